@@ -1,0 +1,42 @@
+"""DeepLab weights from Caffe and TensorFlow, brought to PyTorch and proven unchanged.
+
+The public names are imported when they are first used, so that ``import deeplab_zoo`` and
+the command line's help do not pay for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DeepLabV2": ".zoo.models.deeplab_v2",
+    "DeepLabV2Config": ".converters.deeplab_v2",
+    "ZooError": ".proto.errors",
+    "convert_caffe": ".converters.convert",
+    "export": ".converters.convert",
+    "load": ".zoo.models.load",
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from .converters.convert import convert_caffe as convert_caffe
+    from .converters.convert import export as export
+    from .converters.deeplab_v2 import DeepLabV2Config as DeepLabV2Config
+    from .proto.errors import ZooError as ZooError
+    from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
+    from .zoo.models.load import load as load
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

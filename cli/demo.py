@@ -1,0 +1,57 @@
+"""``deeplab-zoo demo``: the main job on built-in input."""
+
+import time
+from pathlib import Path
+
+import click
+
+# What the table shows; the report has every blob.
+LANDMARKS = (
+    "conv1", "pool1", "res2c", "res3b3", "res4b22", "res5c", "res5c_res075", "res5c_res05",
+    "fc1_voc12", "fc1_voc12_res075", "fc1_voc12_res05", "fc_fusion", "fc1_interp",
+)  # fmt: skip
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    default="deeplab-zoo-demo",
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the files and the report go.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the weights and the picture.")
+def demo(output: str, seed: int) -> None:
+    """Make a narrow DeepLab-ResNet-101 caffemodel, convert it, and prove it unchanged.
+
+    Every blob of the converted model is compared with OpenCV's own Caffe engine reading the
+    same files. Needs no network; exit code 9 if the two disagree.
+    """
+    from ..proto.errors import ParityError, StorageError
+
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be made ({error.strerror}).") from None
+    started = time.monotonic()
+    click.echo("loading PyTorch and OpenCV ...", err=True)
+    from ..zoo import demo as job
+    from ..zoo.parity.report import table
+
+    report = None
+    for step in job.run(folder, seed):
+        click.echo(f"[{time.monotonic() - started:5.1f} s] {step.text}: {step.path}", err=True)
+        report = step.report
+    if report is None:
+        raise ParityError("the demo ended without a report.")
+    click.echo("")
+    for line in table(report, iter(LANDMARKS)):
+        click.echo(line)
+    click.echo("")
+    click.echo(click.style(report.verdict, fg="green" if report.passed else "red", bold=True))
+    click.echo(f"Every blob: {folder / 'report.md'}")
+    click.echo(f"Use it:     deeplab_zoo.load({str(folder / 'narrow.safetensors')!r})")
+    if not report.passed:
+        raise ParityError("the converted model is not the function that OpenCV computes.")

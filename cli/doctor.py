@@ -1,0 +1,66 @@
+"""``deeplab-zoo doctor``: is everything here that deeplab-zoo can use?"""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from .show import as_json
+
+REQUIRED = ("torch", "numpy", "h5py", "protobuf", "safetensors", "click")
+OPTIONAL = {
+    "opencv-python-headless": "parity against OpenCV's Caffe engine: pip install 'deeplab-zoo[parity]'",
+    "tensorflow": "the real TensorFlow to compare with: pip install 'deeplab-zoo[tensorflow]'",
+}
+SAME = {"opencv-python-headless": ("opencv-python",), "tensorflow": ("tensorflow-cpu",)}
+
+
+@click.command()
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def doctor(json_: bool) -> None:
+    """Show versions, devices, the cache folder and optional parts."""
+    found = {
+        "deeplab-zoo": _version("deeplab-zoo"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        **{name: _version(name) for name in REQUIRED},
+        **{name: _version(name, *SAME[name]) for name in OPTIONAL},
+        "devices": _devices(),
+        "cache folder": str(cache_folder()),
+    }
+    if json_:
+        click.echo(as_json(found))
+        return
+    for name, value in found.items():
+        shown = value if isinstance(value, str) else ", ".join(value) if value else "not installed"
+        cure = f" ({OPTIONAL[name]})" if name in OPTIONAL and value is None else ""
+        click.echo(f"{name:<24} {shown}{cure}")
+
+
+def cache_folder() -> Path:
+    """Return where downloads are kept: ``DEEPLAB_ZOO_CACHE``, or the user's cache folder."""
+    own = os.environ.get("DEEPLAB_ZOO_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deeplab-zoo"
+
+
+def _version(*names: str) -> str | None:
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _devices() -> list[str]:
+    try:
+        import torch
+    except ImportError:
+        return []
+    cpu = f"cpu ({torch.get_num_threads()} threads)"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [cpu, *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]

@@ -1,0 +1,70 @@
+"""``deeplab-zoo``: the group of commands, and what an error becomes."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from .. import __version__
+from ..proto.errors import ZooError
+
+INTERRUPTED = 130
+
+# Command -> the module that has it (a command of the same name), and its line in the help.
+# The line stands here so that the help imports no command.
+COMMANDS = {
+    "convert": "Bring a foreign weights file home (Caffe).",
+    "export": "Send native weights abroad, in another program's layout.",
+    "inspect": "Say what is in a file: format, layers, tensors, statistics.",
+    "demo": "Do the main job on built-in input, offline, in seconds.",
+    "doctor": "Show versions, devices, the cache folder and optional parts.",
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f".{cmd_name}", __package__)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="deeplab-zoo")
+def cli() -> None:
+    """Bring old DeepLab weights to PyTorch, provably unchanged.
+
+    \b
+    Try it:     deeplab-zoo demo
+    Convert:    deeplab-zoo convert caffe deploy.prototxt x.caffemodel -o x.safetensors
+    In Python:  model = deeplab_zoo.load("x.safetensors")
+    """
+
+
+def main() -> None:
+    """Run the command line; a user's error becomes one message and an exit code."""
+    try:
+        code = cli.main(prog_name="deeplab-zoo", standalone_mode=False)
+    except ZooError as error:
+        click.echo(f"deeplab-zoo: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("deeplab-zoo: interrupted; nothing half-written remains.", err=True)
+        code = INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)

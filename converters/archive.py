@@ -1,0 +1,84 @@
+"""The intermediate between any source format and a state dict: named arrays of known role.
+
+Whatever the source, an archive's arrays are float32, C-ordered and in PyTorch's axis order.
+Layer names are still the source's; `rename` brings them home. `hdf5` keeps an archive on disk.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..proto.records import Net
+from .numerics import Numerics
+
+Float32 = NDArray[np.float32]
+
+
+class Role(Enum):
+    """What an array is to its layer.
+
+    The last three are batch normalisation as Caffe stores it (sums and what to divide them
+    by), kept beside the statistics so that the way back is exact to the bit.
+    """
+
+    WEIGHT = "weight"
+    BIAS = "bias"
+    GAMMA = "gamma"
+    BETA = "beta"
+    MEAN = "mean"
+    VARIANCE = "variance"
+    MEAN_SUM = "mean_sum"
+    VARIANCE_SUM = "variance_sum"
+    FACTOR = "factor"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """One array with where it came from and what was done to it.
+
+    ``sources`` names every place of the source that holds it (``layer[index]``): more than
+    one where branches share a parameter. ``transform`` is ``none`` for a plain copy.
+    """
+
+    layer: str
+    role: Role
+    data: Float32 = field(repr=False)
+    sources: tuple[str, ...]
+    source_dtype: str = "float32"
+    transform: str = "none"
+
+    @property
+    def name(self) -> str:
+        """Layer and role, as messages and the file spell it."""
+        return f"{self.layer}/{self.role.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which files an archive was made of, by which program.
+
+    ``files`` maps a file's name (no folder) to its sha256.
+    """
+
+    framework: str
+    files: Mapping[str, str]
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Everything known of a source: arrays, graph, conventions, provenance.
+
+    ``graph`` is the source's network, None where the source has none.
+    ``notes`` is what a user should know of the reading (layers passed over, non-finite
+    values); it is not stored.
+    """
+
+    origin: Origin
+    numerics: Numerics
+    graph: Net | None
+    tensors: tuple[Tensor, ...]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,82 @@
+"""Write files whole or not at all."""
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..proto.errors import StorageError, ZooError
+
+CHUNK = 1 << 20
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, which becomes ``path`` when the block ends well.
+
+    The data are on the disk before the name changes. On any error, Ctrl-C included, the
+    temporary file is removed and what ``path`` held before is untouched.
+
+    Raises
+    ------
+    StorageError
+        The folder is missing or read-only, or the disk is full.
+
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise ZooError(f"{path}: is a folder, expected the name of a file to write.")
+    if not folder.is_dir():
+        raise StorageError(f"{path}: the folder {folder} does not exist. Create it first.")
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=folder)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _sync(folder)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {_cause(error)}.") from error
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _cause(error: OSError) -> str:
+    # HDF5 reports the system's error number inside its text.
+    text = f"{error.strerror or ''} {error}"
+    if error.errno == errno.ENOSPC or "No space left" in text or f"errno = {errno.ENOSPC}" in text:
+        return "the disk is full"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.strerror} (is the folder read-only?)"
+    return error.strerror or str(error)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

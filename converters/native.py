@@ -1,0 +1,170 @@
+"""An archive comes home: its family is recognised, its tensors renamed, all of it checked.
+
+Enters: an `Archive`. Leaves: `Weights` of a native model, with an account of every tensor.
+Names and shapes are held against the architecture, and the source's graph is compared with
+it node by node: weights whose net computes something else are refused, not converted.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..proto.errors import MismatchError, UsageError, listing
+from ..proto.records import Net
+from . import caffe_graph
+from .archive import Archive, Float32, Tensor
+from .caffe_sizes import spatial
+from .deeplab_v2 import DeepLabV2Config, infer_config, network, parameters
+from .naming.deeplab_v2 import HEAD, SCALES, to_canonical
+from .numerics import Numerics
+from .rename import Conversion, check, rename
+from .topology import Table, differences
+from .weights import Weights
+
+HEAD_STD = 0.01  # The gaussian filler of the authors' classifier layers.
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What to do with the classifier: keep it, or start afresh.
+
+    ``classes`` None keeps the file's number. A fresh head is gaussian with standard
+    deviation 0.01 and zero bias, drawn from ``seed``.
+    """
+
+    classes: int | None = None
+    reset: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse class counts that no label map can have."""
+        if self.classes is not None and not 2 <= self.classes <= 255:
+            raise UsageError(f"--num-classes {self.classes}, expected 2 to 255.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Native:
+    """Weights of a native model, and how they came to be.
+
+    ``fresh`` are the names that the file did not give (a reset head).
+    """
+
+    weights: Weights
+    conversion: Conversion
+    fresh: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def is_backbone(layer: str) -> bool:
+    """Tell whether a Caffe layer belongs to the part that a reset head keeps."""
+    found = to_canonical("caffe", layer)
+    return found is not None and not found[0].startswith(HEAD)
+
+
+def to_native(archive: Archive, head: Head | None = None) -> Native:
+    """Make a DeepLab v2's weights of an archive.
+
+    Raises
+    ------
+    MismatchError
+        The archive is of another family, holds tensors without a place, lacks some, or its
+        graph computes something else; everything of one kind is listed.
+
+    """
+    head = head or Head()
+    if not any(is_backbone(tensor.layer) for tensor in archive.tensors):
+        layers = list(dict.fromkeys(tensor.layer for tensor in archive.tensors))
+        raise MismatchError(
+            f"not a DeepLab v2 ResNet: none of its {len(layers)} layers with weights has one of "
+            f"its names. They begin: {', '.join(layers[:5])}."
+        )
+
+    def dropped(tensor: Tensor) -> str | None:
+        fresh = head.reset and not is_backbone(tensor.layer)
+        return "not part of the backbone: the head was reset" if fresh else None
+
+    conversion = rename(archive.tensors, _module, dropped)
+    shapes = {name: data.shape for name, data in conversion.state.items()}
+    config = infer_config(shapes, **_of_graph(archive.graph))
+    state, fresh = dict(conversion.state), ()
+    if head.reset:
+        config = replace(config, classes=head.classes or config.classes)
+        started = fresh_head(config, head.seed)
+        state |= started
+        fresh = tuple(started)
+    elif not any(name.startswith(HEAD) for name in state):
+        raise MismatchError(
+            "the file has no classifier (fc1_*_c0 and on). To start one afresh: --reset-head."
+        )
+    elif head.classes not in (None, config.classes):
+        raise MismatchError(
+            f"the file has {config.classes} classes, asked for {head.classes}. To start a head "
+            "of another size afresh: --reset-head."
+        )
+    check(state, parameters(config))
+    notes = list(archive.notes)
+    if archive.graph is not None:
+        found = list(_differences(archive.graph, config, archive.numerics))
+        if found and not head.reset:
+            raise MismatchError(
+                f"the file's network is not the DeepLab v2 it looks like:\n{listing(found)}\n"
+                "Its weights would give other results in this model, so they are not converted."
+            )
+        notes += [f"initialisation only, the file's network differs: {one}" for one in found[:3]]
+    weights = Weights(state, config, archive.numerics, archive.origin)
+    return Native(weights, conversion, fresh, tuple(notes))
+
+
+def fresh_head(config: DeepLabV2Config, seed: int) -> dict[str, Float32]:
+    """Draw a new classifier; the same seed and sizes give the same values everywhere."""
+    started: dict[str, Float32] = {}
+    for name, shape in parameters(config).items():
+        if not name.startswith(HEAD):
+            continue
+        if name.endswith(".bias"):
+            started[name] = np.zeros(shape, np.float32)
+            continue
+        random = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
+        started[name] = (HEAD_STD * random.standard_normal(shape)).astype(np.float32)
+    return started
+
+
+def _module(layer: str) -> str | None:
+    found = to_canonical("caffe", layer)
+    return found[0] if found else None
+
+
+def _of_graph(graph: Net | None) -> Mapping[str, tuple[float, ...]]:
+    """Read off the graph what shapes do not show: the head's rates, the input scales."""
+    rates: dict[int, int] = {}
+    scales: set[float] = set()
+    for layer in graph.layers if graph else ():
+        if layer.type != "Convolution":
+            continue
+        found = to_canonical("caffe", layer.name)
+        if found is None:
+            continue
+        module, values = found
+        scales.add(SCALES.get(str(values["scale"]), 0.0))
+        if module.startswith(HEAD):
+            rates[int(values["rate"])] = spatial(
+                layer.params.convolution_param, "dilation", 1
+            )[0]
+    known: dict[str, tuple[float, ...]] = {}
+    if rates and sorted(rates) == list(range(len(rates))):
+        known["rates"] = tuple(rates[index] for index in sorted(rates))
+    if scales - {0.0}:
+        known["scales"] = tuple(sorted(scales - {0.0}, reverse=True))
+    return known
+
+
+def _differences(graph: Net, config: DeepLabV2Config, numerics: Numerics) -> list[str]:
+    """List where the file's network and the model's differ; empty when they are the same."""
+    table = Table()
+    expected = network(table, config, numerics.bn_eps)
+    found = caffe_graph.enter(
+        table, caffe_graph.select(graph), lambda layer: _module(layer) or layer
+    )
+    return [] if expected in found else list(differences(table, expected, found))

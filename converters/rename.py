@@ -1,0 +1,103 @@
+"""An archive becomes a state dict: every tensor used, dropped by a rule, or an error.
+
+`rename` looks names up in the naming table; `check` holds the result against the
+architecture. Both collect all problems before they raise.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..proto.errors import MismatchError, listing
+from .archive import Float32, Role, Tensor
+
+SUFFIX = {
+    Role.WEIGHT: "weight",
+    Role.BIAS: "bias",
+    Role.GAMMA: "weight",
+    Role.BETA: "bias",
+    Role.MEAN: "running_mean",
+    Role.VARIANCE: "running_var",
+}
+
+RAW_SUMS = "Caffe's raw batch-norm sums, kept in the archive for the way back"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conversion:
+    """A state dict under canonical names, and what became of every source tensor.
+
+    Attributes
+    ----------
+    state
+        Canonical name to array.
+    sources
+        Canonical name to the places in the source that hold it.
+    dropped
+        Source tensor and the rule that dropped it.
+
+    """
+
+    state: dict[str, Float32] = field(repr=False)
+    sources: Mapping[str, tuple[str, ...]]
+    dropped: tuple[tuple[str, str], ...]
+
+
+def rename(
+    tensors: Iterable[Tensor],
+    module_of: Callable[[str], str | None],
+    drop: Callable[[Tensor], str | None],
+) -> Conversion:
+    """Give tensors their canonical names.
+
+    ``module_of`` maps a source layer to a canonical module or None; ``drop`` returns the
+    reason to leave a tensor behind, or None. Several tensors may reach one name (the
+    branches of a multi-scale net): they must be equal, and one is kept.
+
+    Raises
+    ------
+    MismatchError
+        Tensors that no rule places, or copies that differ; all are listed.
+
+    """
+    state: dict[str, Float32] = {}
+    sources: dict[str, tuple[str, ...]] = {}
+    dropped: list[tuple[str, str]] = []
+    problems: list[str] = []
+    for tensor in tensors:
+        reason = RAW_SUMS if tensor.role not in SUFFIX else drop(tensor)
+        module = module_of(tensor.layer)
+        if reason is not None:
+            dropped += [(source, reason) for source in tensor.sources]
+        elif module is None:
+            problems.append(f"{tensor.name} {list(tensor.data.shape)}: no rule places it")
+        else:
+            name = f"{module}.{SUFFIX[tensor.role]}"
+            if name in state and not np.array_equal(state[name], tensor.data, equal_nan=True):
+                problems.append(
+                    f"{tensor.name}: differs from {sources[name][0]}, and both are {name}"
+                )
+            state.setdefault(name, tensor.data)
+            sources[name] = sources.get(name, ()) + tensor.sources
+    if problems:
+        raise MismatchError(
+            f"{len(problems)} tensors have no place in the model:\n{listing(problems)}\n"
+            "If they are another head, give --reset-head; else the file is of another model."
+        )
+    return Conversion(state, sources, tuple(dropped))
+
+
+def check(state: Mapping[str, Float32], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold names and shapes against the architecture's; raise one error for all problems."""
+    problems = [f"{name}: missing" for name in expected if name not in state]
+    problems += [f"{name}: not part of the model" for name in state if name not in expected]
+    problems += [
+        f"{name}: shape {list(state[name].shape)}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in state and state[name].shape != shape
+    ]
+    if problems:
+        raise MismatchError(
+            f"{len(problems)} tensors do not fit the model:\n{listing(problems)}"
+        )

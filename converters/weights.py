@@ -1,0 +1,234 @@
+"""Native weights on disk: ``.safetensors``, ``.pth``, or the archive they came from.
+
+A weights file says what model it is (config, numerics profile, origin). Safetensors keep
+that in their header; a ``.pth`` stays a plain state dict that any ``torch.load`` reads, and
+keeps it in the ``_metadata`` that PyTorch attaches to state dicts anyway.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..proto.errors import FormatError, MismatchError, UsageError, listing
+from ..proto.source import head, sniff, wrong_kind
+from . import rename
+from .archive import Float32, Origin
+from .deeplab_v2 import FAMILY, DeepLabV2Config, infer_config, parameters
+from .files import replacing
+from .naming.deeplab_v2 import (
+    DROPPED,
+    LAYOUTS,
+    context_of,
+    from_canonical,
+    layout_of,
+    to_canonical,
+)
+from .numerics import Numerics, profile
+
+KEY = "deeplab_zoo"
+FORMAT_VERSION = 1
+SUFFIXES = (".safetensors", ".pth", ".h5")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """A model's state under canonical names, with what is needed to rebuild the model."""
+
+    state: dict[str, Float32] = field(repr=False)
+    config: DeepLabV2Config
+    numerics: Numerics
+    origin: Origin
+
+
+def write(weights: Weights, path: Path, *, layout: str = "canonical") -> None:
+    """Write ``.safetensors`` or ``.pth`` by the suffix, the names in a given layout.
+
+    Raises
+    ------
+    UsageError
+        An unknown suffix or layout.
+    StorageError
+        The disk does not let us; what was there before is untouched.
+
+    """
+    if layout not in LAYOUTS:
+        raise UsageError(f"layout {layout!r} is unknown, expected one of {', '.join(LAYOUTS)}.")
+    if path.suffix not in (".safetensors", ".pth"):
+        raise UsageError(f"{path}: suffix {path.suffix!r}, expected .safetensors or .pth.")
+    context = context_of(weights.config.blocks)
+    state = {}
+    for name in parameters(weights.config):
+        module, _, parameter = name.rpartition(".")
+        state[f"{from_canonical(layout, module, context)}.{parameter}"] = weights.state[name]
+    described = json.dumps(_describe(weights, layout), sort_keys=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if path.suffix == ".safetensors":
+            _write_safetensors(state, {"format": "pt", KEY: described}, file)
+        else:
+            _write_pth(state, described, file)
+
+
+def _describe(weights: Weights, layout: str) -> dict[str, Any]:
+    return {
+        "version": FORMAT_VERSION,
+        "family": FAMILY,
+        "config": weights.config.to_json(),
+        "numerics": weights.numerics.name,
+        "layout": layout,
+        "origin": {**asdict(weights.origin), "files": dict(weights.origin.files)},
+    }
+
+
+def _write_safetensors(
+    state: Mapping[str, Float32], metadata: Mapping[str, str], file: BinaryIO
+) -> None:
+    """Write tensors one after the other, from where they are.
+
+    The safetensors library's own writer orders the metadata at random, so equal input would
+    not give equal files. Format: https://github.com/huggingface/safetensors#format
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name in sorted(state):
+        size = state[name].nbytes
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(state[name].shape),
+            "data_offsets": [at, at + size],
+        }
+        at += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in sorted(state):
+        file.write(np.ascontiguousarray(state[name], "<f4").data)
+
+
+def _write_pth(state: Mapping[str, Float32], described: str, file: BinaryIO) -> None:
+    import torch
+
+    tensors = OrderedDict((name, torch.from_numpy(np.array(data))) for name, data in state.items())
+    tensors._metadata = OrderedDict({"": {"version": 1, KEY: described}})  # type: ignore[attr-defined]
+    torch.save(tensors, file)
+
+
+def read(path: Path, *, numerics: str | None = None) -> Weights:
+    """Read a ``.safetensors`` or ``.pth`` in any layout of ours.
+
+    ``numerics`` names the profile of a file that does not record one (written elsewhere);
+    for a file that does, it must be the same.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged or not a weights file.
+    MismatchError
+        Names or shapes are not those of the model, or the numerics are unknown.
+
+    """
+    named, described = read_named(path)
+    state = _canonical(named, str(path))
+    shapes = {name: data.shape for name, data in state.items()}
+    if described:
+        found = _described(json.loads(described), numerics, path)
+    elif numerics:
+        found = infer_config(shapes), profile(numerics), Origin("unknown", {}, "unknown")
+    else:
+        raise MismatchError(
+            f"{path}: was not written by deeplab-zoo and records no numerics profile, so the "
+            "right preprocessing and resizing are not known. Name it: numerics='caffe-v2'."
+        )
+    config, rules, origin = found
+    rename.check(state, parameters(config))
+    return Weights(state, config, rules, origin)
+
+
+def read_named(path: Path) -> tuple[dict[str, Float32], str]:
+    """Read a state dict as it is: arrays by name, and our description (JSON) or ``""``."""
+    kind = sniff(head(path))
+    if kind == "a safetensors file":
+        return _read_safetensors(path)
+    if kind in ("a zip archive (PyTorch's .pth is one)", "a pickle"):
+        return _read_pth(path)
+    raise FormatError(wrong_kind(path, kind, "a .safetensors or .pth weights file"))
+
+
+def _described(
+    fields: Mapping[str, Any], numerics: str | None, path: Path
+) -> tuple[DeepLabV2Config, Numerics, Origin]:
+    if fields.get("family") != FAMILY or fields.get("version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{path}: family {fields.get('family')!r} version {fields.get('version')!r}, "
+            f"expected {FAMILY!r} version {FORMAT_VERSION}. Is it from a newer deeplab-zoo?"
+        )
+    if numerics and numerics != fields["numerics"]:
+        raise MismatchError(
+            f"{path}: was trained under {fields['numerics']!r}, asked for {numerics!r}."
+        )
+    return (
+        DeepLabV2Config.from_json(fields["config"]),
+        profile(fields["numerics"]),
+        Origin(**fields["origin"]),
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Float32], str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            described = (file.metadata() or {}).get(KEY, "")
+            return {name: file.get_tensor(name) for name in file.keys()}, described  # noqa: SIM118
+    except SafetensorError as error:
+        raise FormatError(f"{path}: not a sound safetensors file ({error}).") from None
+
+
+def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
+    """Load a state dict without executing anything that the file says."""
+    import pickle
+
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FormatError(f"{path}: cannot be read as a state dict ({reason}).") from None
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not all(torch.is_tensor(one) for one in found.values()):
+        raise FormatError(f"{path}: holds {type(found).__name__}, expected a state dict of tensors.")
+    metadata = getattr(found, "_metadata", {}).get("", {})
+    named = {name.removeprefix("module."): one.numpy() for name, one in found.items()}
+    return named, str(metadata.get(KEY, ""))
+
+
+def _canonical(named: Mapping[str, Float32], place: str) -> dict[str, Float32]:
+    """Bring a state dict of any layout to canonical names."""
+    layout = layout_of(list(named))
+    if layout is None:
+        raise MismatchError(
+            f"{place}: none of its {len(named)} names is DeepLab v2's in any layout "
+            f"({', '.join(LAYOUTS)}); it begins {listing(list(named)[:3])}"
+        )
+    state: dict[str, Float32] = {}
+    problems = []
+    for name, data in named.items():
+        module, _, parameter = name.rpartition(".")
+        if parameter in DROPPED:
+            continue
+        known = to_canonical(layout, module)
+        if known is None:
+            problems.append(f"{name}: not a name of layout {layout}")
+        elif data.dtype != np.float32:
+            problems.append(f"{name}: {data.dtype}, expected float32")
+        else:
+            state[f"{known[0]}.{parameter}"] = data
+    if problems:
+        raise MismatchError(f"{place}: {len(problems)} tensors do not fit:\n{listing(problems)}")
+    return state

@@ -1,0 +1,1 @@
+"""File formats: bytes become records. Knows no networks, no torch, no tensorflow."""

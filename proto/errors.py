@@ -1,0 +1,54 @@
+"""Every error a user can cause, and the exit code the command line gives it.
+
+A message reads ``place: what was found, what was expected``, then what to do. Anything that
+is not a `ZooError` is a bug and keeps its traceback.
+"""
+
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Something the user can act on."""
+
+    exit_code = 1
+
+
+class UsageError(ZooError):
+    """An argument or name that does not exist."""
+
+    exit_code = 2
+
+
+class FormatError(ZooError):
+    """A file that is damaged, malformed, or not what its name says."""
+
+    exit_code = 3
+
+
+class MismatchError(ZooError):
+    """Files that are sound but do not belong together, or not to this model."""
+
+
+class MissingDependencyError(ZooError):
+    """An optional package that the request needs."""
+
+
+class StorageError(ZooError):
+    """A disk that is full, read-only, or not permitted."""
+
+    exit_code = 6
+
+
+class ParityError(ZooError):
+    """Two engines, or two files, that should agree and do not."""
+
+    exit_code = 9
+
+
+def listing(problems: Iterable[str], limit: int = 20) -> str:
+    """Return the problems as indented lines, at most ``limit`` of them."""
+    lines = list(problems)
+    shown = [f"  {line}" for line in lines[:limit]]
+    if len(lines) > limit:
+        shown.append(f"  ... and {len(lines) - limit} more")
+    return "\n".join(shown)

@@ -1,0 +1,1 @@
+"""Models, weights, and what one does with them. Knows torch."""

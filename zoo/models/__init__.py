@@ -1,0 +1,1 @@
+"""Native models: readable torch modules that obey a numerics profile."""

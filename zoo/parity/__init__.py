@@ -1,0 +1,1 @@
+"""Is the converted model the same function as the original? Engines, comparison, report."""

@@ -19,7 +19,9 @@ def convert() -> None:
 
 @convert.command()
 @click.argument("prototxt_and_caffemodel", nargs=-1, required=True, metavar="[PROTOTXT] CAFFEMODEL")
-@click.option("-o", "--output", required=True, metavar="OUT", help="Result: .safetensors, .pth or .h5.")
+@click.option(
+    "-o", "--output", required=True, metavar="OUT", help="Result: .safetensors, .pth or .h5."
+)
 @click.option("--hdf5", metavar="KEEP.h5", help="Keep the intermediate archive too.")
 @click.option("--num-classes", type=int, metavar="N", help="Classes the head must have (or gets).")
 @click.option("--reset-head", is_flag=True, help="Start the classifier afresh (gaussian 0.01).")

@@ -21,7 +21,9 @@ LANDMARKS = (
     metavar="FOLDER",
     help="Where the files and the report go.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the weights and the picture.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of the weights and the picture."
+)
 def demo(output: str, seed: int) -> None:
     """Make a narrow DeepLab-ResNet-101 caffemodel, convert it, and prove it unchanged.
 

@@ -11,8 +11,8 @@ from .show import as_json
 
 REQUIRED = ("torch", "numpy", "h5py", "protobuf", "safetensors", "click")
 OPTIONAL = {
-    "opencv-python-headless": "parity against OpenCV's Caffe engine: pip install 'deeplab-zoo[parity]'",
-    "tensorflow": "the real TensorFlow to compare with: pip install 'deeplab-zoo[tensorflow]'",
+    "opencv-python-headless": "for demo and parity: pip install 'deeplab-zoo[parity]'",
+    "tensorflow": "to compare with TensorFlow itself: pip install 'deeplab-zoo[tensorflow]'",
 }
 SAME = {"opencv-python-headless": ("opencv-python",), "tensorflow": ("tensorflow-cpu",)}
 

@@ -32,4 +32,6 @@ def export(file: str, to: str, layout: str, output: str) -> None:
     from ..converters.convert import export as write
 
     found = write(file, out, layout=layout)
-    click.echo(f"wrote {out} ({size(out.stat().st_size)}), {len(found.state)} tensors, {layout} names")
+    click.echo(
+        f"wrote {out} ({size(out.stat().st_size)}), {len(found.state)} tensors, {layout} names"
+    )

@@ -92,7 +92,9 @@ def batch_norm(layer: Layer) -> Iterator[Part]:
     sums = [_flat(blob).astype(np.float32) for blob in layer.blobs]
     factor = sums[2]
     if factor.shape != (1,):
-        raise MismatchError(f"{layer.place}: BatchNorm factor of {factor.size} numbers, expected 1.")
+        raise MismatchError(
+            f"{layer.place}: BatchNorm factor of {factor.size} numbers, expected 1."
+        )
     scale = np.float32(0) if factor[0] == 0 else np.float32(1) / factor[0]
     divided = f"multiplied by 1/{factor[0]}" if factor[0] else "zeroed: factor 0"
     yield Part(Role.MEAN, 0, sums[0] * scale, divided)
@@ -185,7 +187,9 @@ def _tensor(layer: Layer, part: Part, name: str) -> Tensor:
     dtype = layer.blobs[part.blob].data.dtype
     transform = part.transform
     if dtype != np.float32:
-        transform = f"{dtype} rounded to float32" + ("" if transform == "none" else f", {transform}")
+        transform = f"{dtype} rounded to float32" + (
+            "" if transform == "none" else f", {transform}"
+        )
     data: Float32 = np.asarray(part.data, np.float32)
     source = f"{layer.name}[{part.blob}]"
     return Tensor(name, part.role, data, (source,), str(dtype), transform)

@@ -37,9 +37,13 @@ def with_weights(
     stored = {layer.name: layer for layer in weights.layers}
     named = {layer.name for layer in graph.layers}
     problems: list[str] = []
+    notes: list[str] = []
     copies: list[str] = []
     for layer in weights.layers:
-        if not layer.blobs or layer.name in named or reset(layer.name):
+        if not layer.blobs or layer.name in named:
+            continue
+        if reset(layer.name):
+            notes.append(f"{layer.place}: not in the prototxt, left behind with the old head")
             continue
         owner = _owner(layer, weights, named)
         if owner is None:
@@ -55,7 +59,7 @@ def with_weights(
         share = shared_name(layer, 0)
         owns = not share or owned.setdefault(share, layer.name) == layer.name
         if reset(layer.name):
-            blobs = ()
+            pass  # Whatever there is will be dropped by rule.
         elif blobs:
             problems += _misfits(layer, blobs)
         elif owns and layer.type in CONVERTERS and len(layer.bottoms) < 2:
@@ -68,20 +72,23 @@ def with_weights(
             "If only the head differs (another data set, an init file), give --reset-head."
         )
     net = replace(graph, layers=tuple(layers))
-    if not copies:
-        return net, ()
-    return net, (
-        f"{len(copies)} layers of the weights are not in the prototxt; they are equal copies of "
-        f"shared parameters ({copies[0]} to {copies[-1]})",
-    )
+    if copies:
+        notes.append(
+            f"{len(copies)} layers of the weights are not in the prototxt; they are equal copies "
+            f"of shared parameters ({copies[0]} to {copies[-1]})"
+        )
+    return net, tuple(notes)
 
 
 def _owner(layer: Layer, weights: Net, named: set[str]) -> Layer | None:
     """Return the layer in the prototxt whose parameters ``layer`` shares, by the file."""
     share = shared_name(layer, 0)
     return next(
-        (other for other in weights.layers
-         if share and other.name in named and shared_name(other, 0) == share),
+        (
+            other
+            for other in weights.layers
+            if share and other.name in named and shared_name(other, 0) == share
+        ),
         None,
     )
 
@@ -189,7 +196,7 @@ def _enter_layer(
                 "convolution", module_of(layer.name), inputs, **_convolution_settings(layer)
             )
         case "BatchNorm":
-            eps = round(params.batch_norm_param.eps, 12)
+            eps = float(str(np.float32(params.batch_norm_param.eps)))  # 1e-05, as it was written.
             return table.add("normalise", module_of(layer.name), inputs, eps=eps)
         case "Scale" if layer.name in folded and params.scale_param.bias_term:
             return table.add("affine", module_of(folded[layer.name]), inputs)

@@ -115,7 +115,7 @@ def read_caffe(
 
 def _keeps(layer: str, graph: Net) -> bool:
     """Tell whether a reset head leaves this layer alone: the backbone and its Scale layers."""
-    targets = caffe_graph.scale_targets(graph)
+    targets = caffe.scale_targets(graph)
     return is_backbone(targets.get(layer, layer))
 
 

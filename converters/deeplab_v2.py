@@ -58,7 +58,10 @@ class DeepLabV2Config:
             raise MismatchError(
                 f"model config: unknown keys {sorted(unknown)}, expected {list(cls.__slots__)}."
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        read: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+        }
+        return cls(**read)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
@@ -122,12 +125,12 @@ def infer_config(
     widths = [0, 0, 0, 0]
     heads: dict[int, int] = {}
     for name, shape in shapes.items():
-        if values := read("backbone.layer{stage}.{block}.conv1.weight", name):
+        if values := read("backbone.layer{s}.{b}.conv1.weight", name):
             stage, block = int(values["stage"]) - 1, int(values["block"])
             if 0 <= stage < 4:
                 blocks[stage] = max(blocks[stage], block + 1)
                 widths[stage] = shape[0] if shape else 0
-        elif values := read(HEAD + "convs.{rate}.weight", name):
+        elif values := read(HEAD + "convs.{r}.weight", name):
             heads[int(values["rate"])] = shape[0] if shape else 0
     stem = shapes.get("backbone.conv1.weight", (0,))
     return DeepLabV2Config(

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,8 +15,11 @@ CHUNK = 1 << 20
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     """Give a temporary path to write to, which becomes ``path`` when the block ends well.
+
+    ``size`` is how many bytes are coming, where it is known: a disk without that much space
+    is full before anything is written.
 
     The data are on the disk before the name changes. On any error, Ctrl-C included, the
     temporary file is removed and what ``path`` held before is untouched.
@@ -33,6 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise StorageError(f"{path}: the folder {folder} does not exist. Create it first.")
     temporary = None
     try:
+        if size > shutil.disk_usage(folder).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=folder)
         os.close(handle)
         temporary = Path(name)

@@ -23,11 +23,14 @@ from .numerics import Numerics
 
 FORMAT = "deeplab-zoo archive"
 VERSION = 1
+OVERHEAD = 800  # Bytes that HDF5 adds for a dataset with three attributes, about.
 
 
 def write(archive: Archive, path: Path) -> None:
     """Write an archive; raise `StorageError` where the disk does not let us."""
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+    size = sum(tensor.data.nbytes + OVERHEAD for tensor in archive.tensors)
+    # HDF5's earliest file version: later ones stamp every group with the time.
+    with replacing(path, size) as temporary, h5py.File(temporary, "w", libver="earliest") as file:
         file.attrs["format"] = FORMAT
         file.attrs["version"] = np.int64(VERSION)
         file.attrs["tool"] = archive.origin.tool

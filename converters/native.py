@@ -8,6 +8,7 @@ it node by node: weights whose net computes something else are refused, not conv
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -57,10 +58,12 @@ class Native:
     notes: tuple[str, ...]
 
 
-def is_backbone(layer: str) -> bool:
-    """Tell whether a Caffe layer belongs to the part that a reset head keeps."""
+def is_backbone(layer: str, *, block: bool = False) -> bool:
+    """Tell whether a Caffe layer is of the part that a reset head keeps (or of its blocks)."""
     found = to_canonical("caffe", layer)
-    return found is not None and not found[0].startswith(HEAD)
+    return (
+        found is not None and not found[0].startswith(HEAD) and (not block or "stage" in found[1])
+    )
 
 
 def to_native(archive: Archive, head: Head | None = None) -> Native:
@@ -74,7 +77,7 @@ def to_native(archive: Archive, head: Head | None = None) -> Native:
 
     """
     head = head or Head()
-    if not any(is_backbone(tensor.layer) for tensor in archive.tensors):
+    if not any(is_backbone(tensor.layer, block=True) for tensor in archive.tensors):
         layers = list(dict.fromkeys(tensor.layer for tensor in archive.tensors))
         raise MismatchError(
             f"not a DeepLab v2 ResNet: none of its {len(layers)} layers with weights has one of "
@@ -88,7 +91,8 @@ def to_native(archive: Archive, head: Head | None = None) -> Native:
     conversion = rename(archive.tensors, _module, dropped)
     shapes = {name: data.shape for name, data in conversion.state.items()}
     config = infer_config(shapes, **_of_graph(archive.graph))
-    state, fresh = dict(conversion.state), ()
+    state = dict(conversion.state)
+    fresh: tuple[str, ...] = ()
     if head.reset:
         config = replace(config, classes=head.classes or config.classes)
         started = fresh_head(config, head.seed)
@@ -136,7 +140,7 @@ def _module(layer: str) -> str | None:
     return found[0] if found else None
 
 
-def _of_graph(graph: Net | None) -> Mapping[str, tuple[float, ...]]:
+def _of_graph(graph: Net | None) -> Mapping[str, Any]:
     """Read off the graph what shapes do not show: the head's rates, the input scales."""
     rates: dict[int, int] = {}
     scales: set[float] = set()
@@ -149,10 +153,8 @@ def _of_graph(graph: Net | None) -> Mapping[str, tuple[float, ...]]:
         module, values = found
         scales.add(SCALES.get(str(values["scale"]), 0.0))
         if module.startswith(HEAD):
-            rates[int(values["rate"])] = spatial(
-                layer.params.convolution_param, "dilation", 1
-            )[0]
-    known: dict[str, tuple[float, ...]] = {}
+            rates[int(values["rate"])] = spatial(layer.params.convolution_param, "dilation", 1)[0]
+    known: dict[str, Any] = {}
     if rates and sorted(rates) == list(range(len(rates))):
         known["rates"] = tuple(rates[index] for index in sorted(rates))
     if scales - {0.0}:

@@ -98,6 +98,4 @@ def check(state: Mapping[str, Float32], expected: Mapping[str, tuple[int, ...]])
         if name in state and state[name].shape != shape
     ]
     if problems:
-        raise MismatchError(
-            f"{len(problems)} tensors do not fit the model:\n{listing(problems)}"
-        )
+        raise MismatchError(f"{len(problems)} tensors do not fit the model:\n{listing(problems)}")

@@ -202,7 +202,9 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(torch.is_tensor(one) for one in found.values()):
-        raise FormatError(f"{path}: holds {type(found).__name__}, expected a state dict of tensors.")
+        raise FormatError(
+            f"{path}: holds {type(found).__name__}, expected a state dict of tensors."
+        )
     metadata = getattr(found, "_metadata", {}).get("", {})
     named = {name.removeprefix("module."): one.numpy() for name, one in found.items()}
     return named, str(metadata.get(KEY, ""))

@@ -14,9 +14,7 @@ from .deeplab_v2 import DILATIONS, EXPANSION, STRIDES, DeepLabV2Config, norm_of
 from .naming.deeplab_v2 import HEAD, blob_of, context_of, from_canonical
 
 
-def deploy_net(
-    config: DeepLabV2Config, height: int, width: int, name: str = "deeplab_v2"
-) -> Net:
+def deploy_net(config: DeepLabV2Config, height: int, width: int, name: str = "deeplab_v2") -> Net:
     """Return the network, without weights, for images of the given size.
 
     Ends in ``fc1_voc12`` (single-scale) or ``fc_fusion`` (multi-scale), and ``fc1_interp``,
@@ -41,9 +39,7 @@ def deploy_net(
     layers.append(_interp("fc1_interp", layers[-1].top[0], Fraction(8)))
     return Net(
         name,
-        tuple(
-            Layer(one.name, one.type, tuple(one.bottom), tuple(one.top), one) for one in layers
-        ),
+        tuple(Layer(one.name, one.type, tuple(one.bottom), tuple(one.top), one) for one in layers),
     )
 
 
@@ -116,9 +112,7 @@ def _branch(config: DeepLabV2Config, scale: float, suffix: str) -> Iterator[Laye
             shortcut = x
             if block == 0:
                 shortcut = names.blob(f"{at}.downsample")
-                yield from normalised(
-                    f"{at}.downsample.0", x, width * EXPANSION, 1, stride, 1
-                )
+                yield from normalised(f"{at}.downsample.0", x, width * EXPANSION, 1, stride, 1)
             yield from normalised(f"{at}.conv1", x, width, 1, stride, 1)
             y = names.blob(f"{at}.relu1")
             yield _layer(f"{y}_relu", "ReLU", [y], y)
@@ -144,9 +138,7 @@ def _layer(name: str, kind: str, bottoms: list[str], top: str) -> LayerParameter
     return LayerParameter(name=name, type=kind, bottom=bottoms, top=[top])
 
 
-def _shared(
-    name: str, owner: str, kind: str, bottom: str, top: str, blobs: int
-) -> LayerParameter:
+def _shared(name: str, owner: str, kind: str, bottom: str, top: str, blobs: int) -> LayerParameter:
     layer = _layer(name, kind, [bottom], top)
     for index in range(blobs):
         layer.param.add(name=f"{owner}_{index}")

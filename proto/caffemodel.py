@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
@@ -129,7 +129,7 @@ def _layer(buffer: memoryview, field: Field, where: str, unknown: list[str]) -> 
 def _without_blobs(
     buffer: memoryview,
     field: Field,
-    descriptor: Descriptor,
+    descriptor: Any,
     blobs: list[Blob],
     where: str,
     unknown: list[str],
@@ -143,9 +143,7 @@ def _without_blobs(
             V1LayerParameter.DESCRIPTOR.name,
             _V0_INSIDE,
         ):
-            inner = _without_blobs(
-                buffer, item, V0LayerParameter.DESCRIPTOR, blobs, where, unknown
-            )
+            inner = _without_blobs(buffer, item, V0LayerParameter.DESCRIPTOR, blobs, where, unknown)
             bare += wire.tag(item.number, LEN) + wire.encode_varint(len(inner)) + inner
         else:
             unknown += _unknown(descriptor, buffer, item, where)
@@ -168,15 +166,17 @@ def _parse(message: M, data: bytearray, where: str) -> M:
     return message
 
 
-def _unknown(
-    descriptor: Descriptor, buffer: memoryview, field: Field, where: str
-) -> Iterator[str]:
-    """List what ``caffe.proto`` does not know of a field, however deep."""
+def _unknown(descriptor: Any, buffer: memoryview, field: Field, where: str) -> Iterator[str]:
+    """List what ``caffe.proto`` does not know of a field, however deep; refuse bad strings.
+
+    protobuf itself passes over both: old schemas let any bytes be a string.
+    """
     known = descriptor.fields_by_number.get(field.number)
     if known is None:
         yield f"{where}: {descriptor.name} has no field number {field.number}"
+    elif known.type == FieldDescriptor.TYPE_STRING:
+        _text(buffer, field, where)
     elif known.type == FieldDescriptor.TYPE_MESSAGE and field.kind == LEN:
-        assert known.message_type is not None
         for item in wire.fields(buffer, field.start, field.stop):
             yield from _unknown(known.message_type, buffer, item, f"{where}: {known.name}")
 

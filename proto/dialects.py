@@ -41,11 +41,7 @@ BVLC: dict[int, frozenset[str]] = {
 
 _NUMBER = {field.name: field.number for field in LayerParameter.DESCRIPTOR.fields}
 _SHARED = frozenset(number for number in _NUMBER.values() if number < 10000)
-_WIRE = {
-    name: number
-    for claims in FORKS.values()
-    for number, name in reversed(claims.items())
-}
+_WIRE = {name: number for claims in FORKS.values() for number, name in reversed(claims.items())}
 
 
 def ours(layer_type: str, number: int) -> int | None:

@@ -4,8 +4,8 @@ Links out of the file are not followed, and nothing is allocated for a dataset t
 more numbers than the file stores.
 """
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 

@@ -70,10 +70,9 @@ def shaped(data: NDArray[Any], shape: tuple[int, ...], place: str) -> Blob:
 
     Sizes are compared as Python integers, so nothing is allocated for absurd ones.
     """
-    if any(size < 0 for size in shape) or len(shape) > LARGEST_RANK:
+    if any(not 0 <= size <= LARGEST_COUNT for size in shape) or len(shape) > LARGEST_RANK:
         raise FormatError(
-            f"{place}: shape {list(shape)}, expected at most {LARGEST_RANK} sizes, "
-            "none below zero"
+            f"{place}: shape {list(shape)}, expected at most {LARGEST_RANK} sizes of 0 to {LARGEST_COUNT}"
         )
     count = prod(shape)
     if count > LARGEST_COUNT:
@@ -82,7 +81,5 @@ def shaped(data: NDArray[Any], shape: tuple[int, ...], place: str) -> Blob:
             f"{LARGEST_COUNT}"
         )
     if count != data.size:
-        raise FormatError(
-            f"{place}: {data.size} numbers stored, shape {list(shape)} needs {count}"
-        )
+        raise FormatError(f"{place}: {data.size} numbers stored, shape {list(shape)} needs {count}")
     return Blob(shape, data.reshape(shape))

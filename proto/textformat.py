@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
 from .errors import FormatError
 
@@ -30,6 +29,7 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(rb"\\(?:([abfnrtv\\'\"?])|([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2}))")
 _SIMPLE = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
+# Messages and descriptors are ``Any`` here: protobuf has several implementations of both.
 _TRUE, _FALSE = {"true", "True", "t", "1"}, {"false", "False", "f", "0"}
 _CLOSING = {"{": "}", "<": ">"}
 _INTEGERS = {
@@ -87,7 +87,7 @@ class _Reader:
         return FormatError(f"{self.place}:{line}:{column}: found {found}, expected {expected}")
 
 
-def parse(text: str, message: Message, place: str) -> Parsed:
+def parse(text: str, message: Any, place: str) -> Parsed:
     """Fill ``message`` from ``text``; ``place`` (a path) begins every complaint.
 
     Raises
@@ -100,7 +100,7 @@ def parse(text: str, message: Message, place: str) -> Parsed:
     tokens = _tokens(text, place)
     reader = _Reader(text, place, tokens, next(tokens))
     _message(reader, message, None, 0)
-    missing = message.FindInitializationErrors()  # type: ignore[no-untyped-call]
+    missing = message.FindInitializationErrors()
     if missing:
         raise FormatError(f"{place}: required fields are missing: {', '.join(missing)}")
     return Parsed(tuple(reader.unknown), reader.lines)
@@ -125,7 +125,7 @@ def _tokens(text: str, place: str) -> Iterator[Token]:
         yield Token("end", "", len(text))
 
 
-def _message(reader: _Reader, message: Message, closing: str | None, depth: int) -> None:
+def _message(reader: _Reader, message: Any, closing: str | None, depth: int) -> None:
     """Read fields into ``message`` up to ``closing`` (None: the end of the text)."""
     if depth > DEEPEST:
         raise reader.error(f"at most {DEEPEST} nested messages")
@@ -158,7 +158,7 @@ def _message(reader: _Reader, message: Message, closing: str | None, depth: int)
             reader.take(";")
 
 
-def _field(reader: _Reader, message: Message, known: FieldDescriptor, depth: int) -> None:
+def _field(reader: _Reader, message: Any, known: Any, depth: int) -> None:
     colon = reader.take(":")
     is_message = known.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
     if not colon and not is_message:
@@ -176,7 +176,7 @@ def _field(reader: _Reader, message: Message, known: FieldDescriptor, depth: int
             raise reader.error("',' or ']'")
 
 
-def _value(reader: _Reader, message: Message, known: FieldDescriptor, depth: int) -> None:
+def _value(reader: _Reader, message: Any, known: Any, depth: int) -> None:
     repeated = _is_repeated(known)
     if known.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
         opening = reader.step()
@@ -196,7 +196,7 @@ def _value(reader: _Reader, message: Message, known: FieldDescriptor, depth: int
         setattr(message, known.name, value)
 
 
-def _scalar(reader: _Reader, known: FieldDescriptor) -> Any:
+def _scalar(reader: _Reader, known: Any) -> Any:
     token = reader.step()
     text = re.sub(r"\s", "", token.text)
     kind = known.cpp_type
@@ -214,20 +214,20 @@ def _scalar(reader: _Reader, known: FieldDescriptor) -> Any:
         if number is None or not low <= number <= high:
             raise reader.error(f"a whole number from {low} to {high}", token)
         return number
-    number = _float(text, token.kind)
-    if number is None:
+    value = _float(text, token.kind)
+    if value is None:
         raise reader.error("a number", token)
-    return number
+    return value
 
 
-def _enum(reader: _Reader, token: Token, known: FieldDescriptor) -> int:
+def _enum(reader: _Reader, token: Token, known: Any) -> int:
     values = known.enum_type
     if token.kind == "name" and token.text in values.values_by_name:
         return int(values.values_by_name[token.text].number)
     number = _integer(token.text) if token.kind == "number" else None
     if number not in values.values_by_number:
         raise reader.error(f"one of {', '.join(values.values_by_name)}", token)
-    return int(number)  # type: ignore[arg-type]
+    return int(values.values_by_number[number].number)
 
 
 def _integer(text: str) -> int | None:
@@ -245,11 +245,11 @@ def _float(text: str, kind: str) -> float | None:
         return float(special[1])
     whole = _integer(text) if kind == "number" else None
     if whole is not None:
-        return float(whole)
+        return -float(-whole) if text.startswith("-") else float(whole)  # "-0" is minus zero.
     return float(text.rstrip("fF")) if kind == "number" and "x" not in text.lower() else None
 
 
-def _string(reader: _Reader, token: Token, known: FieldDescriptor) -> str | bytes:
+def _string(reader: _Reader, token: Token, known: Any) -> str | bytes:
     if token.kind != "string":
         raise reader.error("a quoted string", token)
     raw = _unescape(token.text[1:-1])
@@ -304,15 +304,15 @@ def _skip_value(reader: _Reader, depth: int) -> None:
         raise reader.error("a value", token)
 
 
-def _is_repeated(known: FieldDescriptor) -> bool:
+def _is_repeated(known: Any) -> bool:
     """Tell lists from single fields on every protobuf from 3.20 to 7."""
     try:
-        return bool(known.is_repeated)  # type: ignore[attr-defined]
+        return bool(known.is_repeated)
     except AttributeError:
-        return known.label == FieldDescriptor.LABEL_REPEATED
+        return bool(known.label == FieldDescriptor.LABEL_REPEATED)
 
 
-def format_message(message: Message, indent: int = 0) -> Iterator[str]:
+def format_message(message: Any, indent: int = 0) -> Iterator[str]:
     """Yield the lines of ``message`` in the text format, the same on every protobuf.
 
     Floats are the shortest decimals that read back to the same bits.
@@ -328,7 +328,7 @@ def format_message(message: Message, indent: int = 0) -> Iterator[str]:
                 yield f"{pad}{known.name}: {_format_scalar(known, item)}"
 
 
-def _format_scalar(known: FieldDescriptor, value: Any) -> str:
+def _format_scalar(known: Any, value: Any) -> str:
     kind = known.cpp_type
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return "true" if value else "false"
@@ -344,6 +344,6 @@ def _format_scalar(known: FieldDescriptor, value: Any) -> str:
 
 
 def _escape(byte: int) -> str:
-    if byte in b"\"\\":
+    if byte in b'"\\':
         return "\\" + chr(byte)
     return chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}"

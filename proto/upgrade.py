@@ -6,6 +6,7 @@ out come along; those of a binary file are attached by `caffemodel`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -91,9 +92,12 @@ def net(
     """Upgrade a whole message, blobs included."""
     field = "layer" if message.layer else "layers"
     raws = []
-    for index, item in enumerate(message.layer or message.layers):
+    items: Sequence[LayerParameter | V1LayerParameter] = message.layer or message.layers
+    for index, item in enumerate(items):
         line = lines[field][index] if field in lines else None
-        held = item.layer.blobs if _is_v0(item) else item.blobs
+        held = item.blobs
+        if isinstance(item, V1LayerParameter) and _is_v0(item):
+            held = item.layer.blobs
         blobs = tuple(_blob(blob, f"{place}: layer {index + 1}") for blob in held)
         raws.append(Raw(item, blobs, line))
     return assemble(message, raws, unknown, place)
@@ -187,14 +191,17 @@ def _fill_specs(
     layer: LayerParameter, rates: V0LayerParameter | V1LayerParameter, item: V1LayerParameter
 ) -> None:
     """Gather the parallel lists of V1 into one ``param {}`` per blob."""
-    columns = (rates.blobs_lr, rates.weight_decay, item.param, item.blob_share_mode)
-    for index in range(max(map(len, columns))):
+    count = max(
+        len(rates.blobs_lr), len(rates.weight_decay), len(item.param), len(item.blob_share_mode)
+    )
+    for index in range(count):
         spec = layer.param.add()
         if index < len(item.param) and item.param[index]:
             spec.name = item.param[index]
         if index < len(item.blob_share_mode):
-            mode = V1LayerParameter.DimCheckMode.Name(item.blob_share_mode[index])
-            spec.share_mode = ParamSpec.DimCheckMode.Value(mode)
+            # Both enums number STRICT and PERMISSIVE alike.
+            mode = cast("ParamSpec.DimCheckMode", item.blob_share_mode[index])
+            spec.share_mode = mode
         if index < len(rates.blobs_lr):
             spec.lr_mult = rates.blobs_lr[index]
         if index < len(rates.weight_decay):
@@ -264,9 +271,7 @@ def _rewired(layer: Layer, removed: Mapping[str, str]) -> Layer:
     if bottoms == layer.bottoms:
         return layer
     layer.params.bottom[:] = bottoms
-    return Layer(
-        layer.name, layer.type, bottoms, layer.tops, layer.params, layer.blobs, layer.line
-    )
+    return Layer(layer.name, layer.type, bottoms, layer.tops, layer.params, layer.blobs, layer.line)
 
 
 def _is_v0(item: LayerParameter | V1LayerParameter) -> bool:

@@ -12,8 +12,8 @@ from ..converters import caffe_graph, hdf5, weights
 from ..converters.convert import convert_caffe
 from ..converters.deeplab_v2 import DeepLabV2Config, norm_of, parameters
 from ..converters.files import replacing, sha256
-from ..converters.native import to_native
 from ..converters.naming.deeplab_v2 import HEAD, context_of, from_canonical
+from ..converters.native import to_native
 from ..converters.write_caffe import deploy_net, filled
 from ..proto import caffemodel, prototxt
 from ..proto.records import Blob, Net
@@ -149,7 +149,7 @@ def _equal_weights(net: Net, state: Mapping[str, NDArray[np.float32]]) -> tuple[
         index = {"weight": 0, "bias": 1, "running_mean": 0, "running_var": 1}[parameter]
         expected = layer.blobs[index].data
         if parameter.startswith("running"):
-            expected = expected * (np.float32(1) / layer.blobs[2].data)
+            expected = np.multiply(expected, np.float32(1) / np.float32(layer.blobs[2].data[0]))
         compared += 1
         equal += state[name].shape == shape and state[name].tobytes() == expected.tobytes()
     return compared, equal

@@ -51,7 +51,8 @@ class Bottleneck(nn.Module):
         y = self.relu2(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(shortcut + y)
+        added: Tensor = self.relu(shortcut + y)
+        return added
 
 
 class Backbone(nn.Module):
@@ -66,6 +67,7 @@ class Backbone(nn.Module):
         # torch drops a ceil window that starts beyond the padded input, as Caffe does.
         self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=numerics.pool_rounding == "ceil")
         inputs = config.stem
+        stages = []
         for stage in range(4):
             width = config.widths[stage]
             blocks = []
@@ -75,7 +77,8 @@ class Backbone(nn.Module):
                     Bottleneck(inputs, width, stride, DILATIONS[stage], eps, project=block == 0)
                 )
                 inputs = width * EXPANSION
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
     def forward(self, x: Tensor) -> Tensor:
         """Map an image (batch, 3, h, w) to features (batch, 4 widths[3], h / 8, w / 8)."""
@@ -90,9 +93,7 @@ class ASPP(nn.Module):
 
     def __init__(self, inputs: int, classes: int, rates: tuple[int, ...]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(inputs, classes, 3, 1, rate, rate) for rate in rates
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(inputs, classes, 3, 1, rate, rate) for rate in rates)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (batch, inputs, h, w) to scores (batch, classes, h, w)."""
@@ -128,7 +129,7 @@ class DeepLabV2(nn.Module):
         """Score every class.
 
         ``image`` is (batch, 3, h, w), prepared as the profile says (see `prepare`). Returns
-        scores (batch, classes, ceil(h / 8), ceil(w / 8)). A multi-scale model fuses its
+        scores (batch, classes, h', w'), where h' is k + 1 for h = 8 k + 1. A multi-scale model fuses its
         branches by their maximum; in training mode it returns what the four losses of the
         paper need: the scores of scale 1, of 0.75 resized to those, of 0.5 at its own
         size, and the fused ones.

@@ -28,13 +28,13 @@ def version() -> str:
     """Return OpenCV's version; raise `MissingDependencyError` where it cannot be used."""
     try:
         import cv2
-    except ImportError:
-        cv2 = None
-    if cv2 is None or not hasattr(cv2.dnn, "readNetFromCaffe"):
+
+        cv2.dnn.readNetFromCaffe  # noqa: B018  OpenCV 5 has no such function.
+    except (ImportError, AttributeError):
         raise MissingDependencyError(
             "OpenCV 4 with its Caffe engine is not installed. Install it: "
             "pip install 'deeplab-zoo[parity]'."
-        )
+        ) from None
     return str(cv2.__version__)
 
 

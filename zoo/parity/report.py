@@ -97,7 +97,8 @@ def _markdown(report: ParityReport) -> Iterator[str]:
         worst = ", ".join(map(str, one.worst))
         yield (
             f"| {one.blob} | {shape} | {one.relative_l2:.1e} | {one.max_abs:.1e} | "
-            f"{one.mean_abs:.1e} | {worst} | {one.agreement:.2%} | {'ok' if one.passed else 'FAIL'} |"
+            f"{one.mean_abs:.1e} | {worst} | {one.agreement:.2%} | "
+            f"{'ok' if one.passed else 'FAIL'} |"
         )
 
 

@@ -1,0 +1,65 @@
+"""Where the tests find reference values.
+
+Small files lie in ``tests/golden``. The large ones, whole networks run by the real Caffe and
+TensorFlow, lie beside the checkout in ``../shared`` where they are available; tests that need
+them are marked ``golden`` and skip elsewhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.converters.write_caffe import deploy_net, filled
+from deeplab_zoo.zoo.demo import random_blobs, write_net
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The small reference files of the project."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The large reference files, beside the checkout."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip(f"the reference data are not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def small(shared: Path) -> Path:
+    """A DeepLab-ResNet-101 an eighth as wide, written and run by the real Caffe."""
+    return shared / "golden" / "caffe" / "small"
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> DeepLabV2Config:
+    """Every kind of block, unequal sizes, a stage longer than three for Caffe's b1, b2 names."""
+    return DeepLabV2Config(classes=5, blocks=(1, 2, 4, 3), stem=4, widths=(2, 3, 4, 5))
+
+
+@pytest.fixture(scope="session")
+def tiny_multi(tiny_config: DeepLabV2Config) -> DeepLabV2Config:
+    """The same at three scales."""
+    return replace(tiny_config, scales=(1.0, 0.75, 0.5))
+
+
+@pytest.fixture
+def make_net(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Write a net with seeded weights; return its prototxt and caffemodel."""
+
+    def make(config: DeepLabV2Config, height: int = 65, width: int = 97) -> tuple[Path, Path]:
+        net = filled(deploy_net(config, height, width), random_blobs(config, 1))
+        text, binary = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+        write_net(net, text, binary)
+        return text, binary
+
+    return make

@@ -13,17 +13,25 @@ _HOME = {
     "DeepLabV2": ".zoo.models.deeplab_v2",
     "DeepLabV2Config": ".converters.deeplab_v2",
     "ZooError": ".proto.errors",
+    "compare": ".converters.compare",
     "convert_caffe": ".converters.convert",
-    "export": ".converters.convert",
+    "convert_legacy": ".converters.convert",
+    "convert_tensorflow": ".converters.convert",
+    "export": ".converters.export",
     "load": ".zoo.models.load",
+    "open_checkpoint": ".proto.checkpoint",
 }
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .converters.compare import compare as compare
     from .converters.convert import convert_caffe as convert_caffe
-    from .converters.convert import export as export
+    from .converters.convert import convert_legacy as convert_legacy
+    from .converters.convert import convert_tensorflow as convert_tensorflow
     from .converters.deeplab_v2 import DeepLabV2Config as DeepLabV2Config
+    from .converters.export import export as export
+    from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.load import load as load

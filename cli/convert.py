@@ -1,6 +1,7 @@
 """``deeplab-zoo convert``: a foreign file comes home."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,28 +12,49 @@ from .show import as_json, size
 if TYPE_CHECKING:
     from ..converters.native import Native
 
+Command = Callable[..., None]
+
 
 @click.group()
 def convert() -> None:
     """Bring a foreign weights file home, as .safetensors, .pth or an HDF5 archive."""
 
 
+def outputs(command: Command) -> Command:
+    """Add the options that every conversion has."""
+    for option in reversed(
+        (
+            click.option(
+                "-o", "--output", required=True, metavar="OUT",
+                help="Result: .safetensors, .pth or .h5.",
+            ),
+            click.option("--hdf5", metavar="KEEP.h5", help="Keep the intermediate archive too."),
+            click.option(
+                "--num-classes", type=int, metavar="N",
+                help="Classes the head must have (or gets).",
+            ),
+            click.option(
+                "--reset-head", is_flag=True, help="Start the classifier afresh (gaussian 0.01)."
+            ),
+            click.option(
+                "--seed", type=int, default=0, show_default=True, help="Of a fresh classifier."
+            ),
+            click.option("--json", "json_", is_flag=True, help="Print the account as JSON."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @convert.command()
 @click.argument("prototxt_and_caffemodel", nargs=-1, required=True, metavar="[PROTOTXT] CAFFEMODEL")
-@click.option(
-    "-o", "--output", required=True, metavar="OUT", help="Result: .safetensors, .pth or .h5."
-)
-@click.option("--hdf5", metavar="KEEP.h5", help="Keep the intermediate archive too.")
-@click.option("--num-classes", type=int, metavar="N", help="Classes the head must have (or gets).")
-@click.option("--reset-head", is_flag=True, help="Start the classifier afresh (gaussian 0.01).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of a fresh classifier.")
+@outputs
 @click.option(
     "--strict/--lenient",
     default=True,
     show_default=True,
     help="Refuse fields that Caffe and its known forks do not have, or list them and go on.",
 )
-@click.option("--json", "json_", is_flag=True, help="Print the account as JSON.")
 def caffe(
     prototxt_and_caffemodel: tuple[str, ...],
     output: str,
@@ -40,8 +62,8 @@ def caffe(
     num_classes: int | None,
     reset_head: bool,
     seed: int,
-    strict: bool,
     json_: bool,
+    strict: bool,
 ) -> None:
     """Convert a Caffe DeepLab v2 to PyTorch.
 
@@ -69,6 +91,99 @@ def caffe(
         seed=seed,
         strict=strict,
     )
+    _show(native, output, hdf5, json_=json_)
+
+
+@convert.command()
+@click.argument("checkpoint")
+@outputs
+@click.option(
+    "--variables",
+    multiple=True,
+    metavar="PATTERN",
+    help="Take only these (* and ?); repeat for more.",
+)
+@click.option("--multi-scale", is_flag=True, help="Scales 1, 0.75 and 0.5 as in evaluate_msc.py.")
+def tf(
+    checkpoint: str,
+    output: str,
+    hdf5: str | None,
+    num_classes: int | None,
+    reset_head: bool,
+    seed: int,
+    json_: bool,
+    variables: tuple[str, ...],
+    multi_scale: bool,
+) -> None:
+    """Convert a TensorFlow DeepLab v2 (DrSleep's) to PyTorch, without TensorFlow.
+
+    CHECKPOINT is any name of it: model.ckpt-20000, that with .index or .data-00000-of-00001,
+    a V1 file or its shards, or a folder with a checkpoint file.
+
+    \b
+    deeplab-zoo convert tf deeplab_resnet.ckpt -o deeplab.safetensors
+    """
+    from ..converters.convert import convert_tensorflow
+
+    native = convert_tensorflow(
+        checkpoint,
+        output,
+        keep_hdf5=hdf5,
+        variables=variables,
+        multi_scale=multi_scale,
+        num_classes=num_classes,
+        reset_head=reset_head,
+        seed=seed,
+    )
+    _show(native, output, hdf5, json_=json_)
+
+
+@convert.command()
+@click.argument("file")
+@outputs
+@click.option("--numerics", metavar="PROFILE", help="What the weights were trained under.")
+@click.option(
+    "--multi-scale/--single-scale", default=None, help="Default: as the file's program did."
+)
+def legacy(
+    file: str,
+    output: str,
+    hdf5: str | None,
+    num_classes: int | None,
+    reset_head: bool,
+    seed: int,
+    json_: bool,
+    numerics: str | None,
+    multi_scale: bool | None,
+) -> None:
+    """Convert another program's own file to ours.
+
+    FILE is caffe-tensorflow's .npy, jaccardSegment's .h5, a .pth of isht7, kazuto1011 or
+    AdvSemiSeg, or an archive, .safetensors or .pth of ours. Nothing in it is executed.
+
+    \b
+    deeplab-zoo convert legacy MS_DeepLab_resnet_trained_VOC.pth -o deeplab.safetensors
+    """
+    from ..converters.convert import convert_legacy
+
+    native = convert_legacy(
+        file,
+        output,
+        numerics=numerics,
+        keep_hdf5=hdf5,
+        multi_scale=multi_scale,
+        num_classes=num_classes,
+        reset_head=reset_head,
+        seed=seed,
+    )
+    if native is None:
+        click.echo("note: a network without a native model; kept as an archive only", err=True)
+        click.echo(f"wrote {output} ({size(Path(output).stat().st_size)})")
+    else:
+        _show(native, output, hdf5, json_=json_)
+
+
+def _show(native: "Native", output: str, hdf5: str | None, *, json_: bool) -> None:
     written = [Path(output), *([Path(hdf5)] if hdf5 else [])]
     if json_:
         click.echo(as_json(_account(native, written)))
@@ -98,7 +213,7 @@ def _print(native: "Native", written: list[Path]) -> None:
         f"DeepLab v2, blocks {config.blocks}, {config.classes} classes, {form}, "
         f"numerics {native.weights.numerics.name}"
     )
-    click.echo(f"  {len(native.conversion.state):5d} tensors converted, bit-exact")
+    click.echo(f"  {len(native.conversion.state):5d} tensors converted")
     for reason, count in Counter(reason for _, reason in native.conversion.dropped).items():
         click.echo(f"  {count:5d} left behind: {reason}")
     if native.fresh:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def inspect(file: str, json_: bool, all_: bool) -> None:
     """Say what is in FILE: its format, layers, tensors, statistics and digest.
 
-    Reads prototxt, caffemodel, .caffemodel.h5, deeplab-zoo archives, .safetensors and .pth.
+    Reads prototxt, caffemodel, .caffemodel.h5, TensorFlow checkpoints (by any of their names),
+    caffe-tensorflow's .npy, deepdish .h5, deeplab-zoo archives, .safetensors and .pth.
     """
     from ..converters.describe import describe
 
@@ -33,7 +34,11 @@ def inspect(file: str, json_: bool, all_: bool) -> None:
 def _print(found: "Description", limit: int | None) -> None:
     click.echo(f"{found.path}: {found.kind}, {size(found.bytes)}")
     click.echo(f"  {'content':<14} {found.content}")
-    for name, value in {**found.facts, "sha256": found.sha256}.items():
+    digests = {
+        f"sha256 {name}" if len(found.sha256) > 1 else "sha256": digest
+        for name, digest in found.sha256.items()
+    }
+    for name, value in {**found.facts, **digests}.items():
         click.echo(f"  {name:<14} {value}")
     for note in found.notes:
         click.echo(f"note: {note}", err=True)

@@ -14,8 +14,9 @@ INTERRUPTED = 130
 # Command -> the module that has it (a command of the same name), and its line in the help.
 # The line stands here so that the help imports no command.
 COMMANDS = {
-    "convert": "Bring a foreign weights file home (Caffe).",
+    "convert": "Bring a foreign weights file home: Caffe, TensorFlow, other programs'.",
     "export": "Send native weights abroad, in another program's layout.",
+    "compare": "Say whether two weights files hold the same values.",
     "inspect": "Say what is in a file: format, layers, tensors, statistics.",
     "demo": "Do the main job on built-in input, offline, in seconds.",
     "doctor": "Show versions, devices, the cache folder and optional parts.",

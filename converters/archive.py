@@ -1,12 +1,14 @@
 """The intermediate between any source format and a state dict: named arrays of known role.
 
-Whatever the source, an archive's arrays are float32, C-ordered and in PyTorch's axis order.
-Layer names are still the source's; `rename` brings them home. `hdf5` keeps an archive on disk.
+Whatever the source, an archive's arrays are float32 and in PyTorch's axis order. They may be
+views of the source, transposed ones too; the files written from them are C-ordered. Layer
+names are still the source's; `rename` brings them home. `hdf5` keeps an archive on disk.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,13 +70,18 @@ class Origin:
     tool: str
 
 
+def tool() -> str:
+    """Name this program and its version."""
+    return f"deeplab-zoo {version('deeplab-zoo')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Archive:
     """Everything known of a source: arrays, graph, conventions, provenance.
 
     ``graph`` is the source's network, None where the source has none.
     ``notes`` is what a user should know of the reading (layers passed over, non-finite
-    values); it is not stored.
+    values), ``dropped`` what was left in the source and by which rule; neither is stored.
     """
 
     origin: Origin
@@ -82,3 +89,4 @@ class Archive:
     graph: Net | None
     tensors: tuple[Tensor, ...]
     notes: tuple[str, ...] = ()
+    dropped: tuple[tuple[str, str], ...] = ()

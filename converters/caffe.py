@@ -5,7 +5,7 @@ statistics are divided as Caffe divides them, a Scale layer joins the batch norm
 it reads, and parameters shared by name are kept once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -180,7 +180,7 @@ def tensors(net: Net) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
         raise MismatchError(
             f"{len(problems)} layers with weights cannot be converted:\n{listing(problems)}"
         )
-    return tuple(found), (*notes, *_non_finite(found))
+    return tuple(found), (*notes, *non_finite(found))
 
 
 def _tensor(layer: Layer, part: Part, name: str) -> Tensor:
@@ -201,7 +201,8 @@ def shared_name(layer: Layer, blob: int) -> str:
     return specs[blob].name if blob < len(specs) else ""
 
 
-def _non_finite(found: list[Tensor]) -> Iterator[str]:
+def non_finite(found: Iterable[Tensor]) -> Iterator[str]:
+    """Note each tensor that holds NaN or infinity, with the count."""
     for tensor in found:
         count = tensor.data.size - int(np.count_nonzero(np.isfinite(tensor.data)))
         if count:

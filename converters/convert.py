@@ -1,7 +1,7 @@
-"""The conversions as functions: what the ``convert`` and ``export`` commands call."""
+"""The conversions as functions: what the ``convert`` commands call."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 from ..proto import caffemodel as caffemodel_format
@@ -11,12 +11,13 @@ from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.records import Net
 from ..proto.source import head as first_bytes
 from ..proto.source import sniff
-from . import caffe, caffe_graph, hdf5, weights
-from .archive import Archive, Origin
+from . import caffe, caffe_graph, hdf5, legacy, weights
+from .archive import Archive, Origin, tool
 from .files import sha256
-from .native import Head, Native, is_backbone, to_native
-from .numerics import CAFFE_V2
-from .weights import Weights
+from .native import Head, Native, is_backbone, scheme_of, to_native
+from .numerics import CAFFE_V2, TF_SLIM
+
+MULTI_SCALE = (1.0, 0.75, 0.5)
 
 
 def convert_caffe(
@@ -54,23 +55,115 @@ def convert_caffe(
         half-written remains.
 
     """
-    out = Path(out)
-    if out.suffix not in weights.SUFFIXES:
-        raise UsageError(
-            f"{out}: suffix {out.suffix!r}, expected one of {', '.join(weights.SUFFIXES)}."
-        )
-    if out.suffix == ".h5" and reset_head:
-        raise UsageError(
-            f"{out}: an archive holds only what the source has; --reset-head goes with "
-            ".safetensors or .pth."
-        )
+    head = Head(num_classes, reset_head, seed)
+    out = _checked_output(out, head)
     archive = read_caffe(
         Path(prototxt) if prototxt else None,
         Path(caffemodel),
         reset_head=reset_head,
         strict=strict,
     )
-    native = to_native(archive, Head(num_classes, reset_head, seed))
+    return _write(archive, to_native(archive, head), out, keep_hdf5)
+
+
+def convert_tensorflow(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    keep_hdf5: str | Path | None = None,
+    variables: Sequence[str] = (),
+    multi_scale: bool = False,
+    num_classes: int | None = None,
+    reset_head: bool = False,
+    seed: int = 0,
+) -> Native:
+    """Convert a TensorFlow checkpoint of DeepLab v2 (DrSleep's) to a weights file.
+
+    Parameters
+    ----------
+    checkpoint
+        Any name of it: a prefix, one of its files, a folder. V1, V2, sharded, object-based.
+    out, keep_hdf5, num_classes, reset_head, seed
+        As for `convert_caffe`.
+    variables
+        Patterns of the variables to take, where a checkpoint holds more than the network.
+    multi_scale
+        Make the model of ``evaluate_msc.py``: scales 1, 0.75 and 0.5, fused by the maximum.
+
+    Raises
+    ------
+    ZooError
+        As for `convert_caffe`.
+
+    """
+    head = Head(num_classes, reset_head, seed)
+    out = _checked_output(out, head)
+    archive = read_tensorflow(Path(checkpoint), variables)
+    native = to_native(archive, head, MULTI_SCALE if multi_scale else None)
+    return _write(archive, native, out, keep_hdf5)
+
+
+def convert_legacy(
+    file: str | Path,
+    out: str | Path,
+    *,
+    numerics: str | None = None,
+    keep_hdf5: str | Path | None = None,
+    multi_scale: bool | None = None,
+    num_classes: int | None = None,
+    reset_head: bool = False,
+    seed: int = 0,
+) -> Native | None:
+    """Convert another program's own file: ``.npy``, deepdish ``.h5``, ``.pth``; or ours.
+
+    A file of a network that has no native model (rloss's DeepLab v3+, say) can be kept as an
+    archive, in the normal form and under its own names; None is returned then.
+
+    Parameters
+    ----------
+    file
+        caffe-tensorflow's ``.npy``, jaccardSegment's ``.h5``, a ``.pth`` of isht7,
+        kazuto1011 or AdvSemiSeg, our archive, safetensors or ``.pth``.
+    numerics
+        The profile it was trained under; None takes the program's own where it is known.
+    multi_scale
+        None does as the program did.
+    out, keep_hdf5, num_classes, reset_head, seed
+        As for `convert_caffe`.
+
+    Raises
+    ------
+    ZooError
+        As for `convert_caffe`.
+
+    """
+    head = Head(num_classes, reset_head, seed)
+    out = _checked_output(out, head)
+    archive, scales = legacy.read(Path(file), numerics)
+    if multi_scale is not None:
+        scales = MULTI_SCALE if multi_scale else (1.0,)
+    if out.suffix == ".h5" and scheme_of(archive) is None:
+        hdf5.write(archive, out)
+        return None
+    return _write(archive, to_native(archive, head, scales), out, keep_hdf5)
+
+
+def _checked_output(out: str | Path, head: Head) -> Path:
+    """Refuse an output that cannot be, before anything is read."""
+    out = Path(out)
+    if out.suffix not in weights.SUFFIXES:
+        raise UsageError(
+            f"{out}: suffix {out.suffix!r}, expected one of {', '.join(weights.SUFFIXES)}."
+        )
+    if out.suffix == ".h5" and head.reset:
+        raise UsageError(
+            f"{out}: an archive holds only what the source has; --reset-head goes with "
+            ".safetensors or .pth."
+        )
+    return out
+
+
+def _write(archive: Archive, native: Native, out: Path, keep_hdf5: str | Path | None) -> Native:
     if keep_hdf5:
         hdf5.write(archive, Path(keep_hdf5))
     if out.suffix == ".h5":
@@ -78,6 +171,24 @@ def convert_caffe(
     else:
         weights.write(native.weights, out)
     return native
+
+
+def read_tensorflow(path: Path, select: Sequence[str] = ()) -> Archive:
+    """Read a TensorFlow checkpoint into an archive; see `convert_tensorflow`."""
+    from ..proto.checkpoint import open_checkpoint
+    from . import tensorflow
+
+    checkpoint = open_checkpoint(path)
+    found = tensorflow.tensors(tensorflow.stored(checkpoint), select=select)
+    files = {one.name: sha256(one) for one in checkpoint.files}
+    return Archive(
+        Origin("tensorflow", files, tool()),
+        TF_SLIM,
+        None,
+        found.tensors,
+        (*checkpoint.notes, *found.notes),
+        found.dropped,
+    )
 
 
 def read_caffe(
@@ -109,7 +220,7 @@ def read_caffe(
     tensors, found = caffe.tensors(net)
     files = {path.name: sha256(path) for path in (prototxt, caffemodel) if path}
     bare = replace(net, layers=tuple(replace(layer, blobs=()) for layer in net.layers))
-    origin = Origin("caffe", files, f"deeplab-zoo {version('deeplab-zoo')}")
+    origin = Origin("caffe", files, tool())
     return Archive(origin, CAFFE_V2, bare, tensors, notes + found)
 
 
@@ -123,18 +234,3 @@ def _read_weights(path: Path) -> Net:
     if sniff(first_bytes(path)) == "an HDF5 file":
         return snapshot.read(path)
     return caffemodel_format.read(path)
-
-
-def open_weights(path: str | Path, *, numerics: str | None = None) -> Weights:
-    """Read native weights from ``.safetensors``, ``.pth`` or an archive (``.h5``)."""
-    path = Path(path)
-    if sniff(first_bytes(path)) == "an HDF5 file":
-        return to_native(hdf5.read(path)).weights
-    return weights.read(path, numerics=numerics)
-
-
-def export(source: str | Path, out: str | Path, *, layout: str = "canonical") -> Weights:
-    """Write native weights for another program: a ``.pth`` with another layout's names."""
-    found = open_weights(source)
-    weights.write(found, Path(out), layout=layout)
-    return found

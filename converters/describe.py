@@ -1,17 +1,21 @@
 """What is in a file: any format we read, without converting it."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..proto.errors import FormatError
 from ..proto.records import Array, Net
-from ..proto.source import head, sniff, wrong_kind
+from .archive import Origin
+from .files import sha256
+from .naming.deeplab_v2 import LAYOUTS, to_canonical
+from .naming.families import looks_like
+from .naming.scheme import Values
+from .numerics import Numerics
 
-READABLE = "a prototxt, caffemodel, .caffemodel.h5, archive, .safetensors or .pth"
+NO_STATISTICS = (float("nan"),) * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +47,30 @@ class LayerRow:
 class Description:
     """A file in words and numbers.
 
-    ``kind`` is the format, ``content`` what it probably is, ``facts`` what it says of itself.
+    ``kind`` is the format, ``content`` what it probably is, ``facts`` what it says of itself,
+    ``sha256`` the digest of each of its files.
     """
 
     path: Path
     bytes: int
-    sha256: str
+    sha256: Mapping[str, str]
     kind: str
     content: str
     facts: Mapping[str, str]
     layers: tuple[LayerRow, ...]
     tensors: tuple[Row, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What one format's reader found; `describe` adds what every file has."""
+
+    names: Iterable[str]
+    arrays: Iterable[tuple[str, Array]] = ()
+    net: Net | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def describe(path: Path) -> Description:
@@ -66,93 +82,159 @@ def describe(path: Path) -> Description:
         The file is missing, damaged, or of no known format.
 
     """
-    from .files import sha256
+    from .kinds import kind_of
 
-    kind = sniff(head(path))
-    facts: dict[str, str] = {}
-    layers: tuple[LayerRow, ...] = ()
-    notes: tuple[str, ...] = ()
-    arrays: Iterable[tuple[str, Array]] = ()
-    if kind == "text":
-        from ..proto import prototxt
-
-        net = prototxt.read(path, strict=False)
-        kind, layers, notes = "Caffe prototxt", tuple(_layer_rows(net)), net.unknown
-        content = _content(layer.name for layer in net.layers)
-    elif kind == "binary":
-        from ..proto import caffemodel
-
-        net = caffemodel.read(path)
-        kind, layers, notes = "Caffe caffemodel", tuple(_layer_rows(net)), net.unknown
-        arrays = _blobs(net)
-        content = _content(layer.name for layer in net.layers)
-    elif kind == "an HDF5 file":
-        kind, content, facts, layers, arrays = _describe_hdf5(path)
-    elif kind in ("a safetensors file", "a zip archive (PyTorch's .pth is one)", "a pickle"):
-        kind, content, facts, arrays = _describe_state(path)
-    else:
-        raise FormatError(wrong_kind(path, kind, READABLE))
-    rows = tuple(_row(name, data) for name, data in arrays)
+    kind = kind_of(path)
+    found = READERS[kind.name](path)
+    rows = tuple(_row(name, data) for name, data in found.arrays)
+    layers = tuple(_layer_rows(found.net)) if found.net else ()
+    files = _files(path)
     return Description(
-        path, path.stat().st_size, sha256(path), kind, content, facts, layers, rows, notes
+        path,
+        sum(one.stat().st_size for one in files),
+        {one.name: sha256(one) for one in files},
+        kind.value,
+        _content(found.names),
+        found.facts,
+        layers,
+        rows,
+        found.notes,
     )
 
 
-def _describe_hdf5(
-    path: Path,
-) -> tuple[str, str, dict[str, str], tuple[LayerRow, ...], Iterable[tuple[str, Array]]]:
+def _files(path: Path) -> tuple[Path, ...]:
+    """Return the file, or those of a checkpoint."""
+    from .kinds import Kind, kind_of
+
+    if kind_of(path) is not Kind.CHECKPOINT:
+        return (path,)
+    from ..proto.checkpoint import open_checkpoint
+
+    return open_checkpoint(path).files
+
+
+def _of_net(net: Net) -> _Content:
+    names = [layer.name for layer in net.layers]
+    return _Content(names, _blobs(net), net if net.has_graph else None, notes=net.unknown)
+
+
+def _prototxt(path: Path) -> _Content:
+    from ..proto import prototxt
+
+    return _of_net(prototxt.read(path, strict=False))
+
+
+def _caffemodel(path: Path) -> _Content:
+    from ..proto import caffemodel
+
+    return _of_net(caffemodel.read(path))
+
+
+def _snapshot(path: Path) -> _Content:
+    from ..proto import snapshot
+
+    return _of_net(snapshot.read(path))
+
+
+def _checkpoint(path: Path) -> _Content:
+    from ..proto.checkpoint import open_checkpoint
+
+    found = open_checkpoint(path)
+    facts = {"format": found.format, "files": ", ".join(one.name for one in found.files)}
+    arrays = ((name, one.read()) for name, one in found.items())
+    return _Content(_without_parameter(found), arrays, None, facts, found.notes)
+
+
+def _kaffe(path: Path) -> _Content:
+    from ..proto import kaffe
+
+    layers = kaffe.read(path)
+    arrays = ((f"{n}/{kind}", data) for n, held in layers.items() for kind, data in held.items())
+    return _Content(layers, arrays)
+
+
+def _deepdish(path: Path) -> _Content:
+    from ..proto import deepdish
+
+    found = deepdish.read(path)
+    return _Content(_without_parameter(found), found.items())
+
+
+def _archive(path: Path) -> _Content:
     from . import hdf5
 
-    if not hdf5.is_archive(path):
-        from ..proto import snapshot
-
-        net = snapshot.read(path)
-        content = _content(layer.name for layer in net.layers)
-        return "Caffe HDF5 weights", content, {}, (), _blobs(net)
     archive = hdf5.read(path)
-    facts = {
-        "made by": archive.origin.tool,
-        "numerics": archive.numerics.name,
-        **{f"source {name}": digest for name, digest in archive.origin.files.items()},
-    }
-    layers = tuple(_layer_rows(archive.graph)) if archive.graph else ()
     arrays = ((tensor.name, tensor.data) for tensor in archive.tensors)
-    content = _content(tensor.layer for tensor in archive.tensors)
-    return "deeplab-zoo archive", content, facts, layers, arrays
+    facts = _origin_facts(archive.origin, archive.numerics)
+    names = [tensor.layer for tensor in archive.tensors]
+    if archive.graph is not None:
+        names += [layer.name for layer in archive.graph.layers]
+    return _Content(names, arrays, archive.graph, facts)
 
 
-def _describe_state(
-    path: Path,
-) -> tuple[str, str, dict[str, str], Iterable[tuple[str, Array]]]:
+def _state(path: Path) -> _Content:
     from . import weights
-    from .naming.deeplab_v2 import layout_of
 
-    kind = "safetensors weights" if path.suffix == ".safetensors" else "PyTorch state dict"
     named, described = weights.read_named(path)
-    layout = layout_of(list(named))
-    content = f"DeepLab v2 in the {layout} layout" if layout else "unknown names"
-    facts = {}
+    facts: dict[str, str] = {}
     if described:
         found = weights.read(path)
         facts = {
-            "numerics": found.numerics.name,
-            "config": str(found.config),
-            "made by": found.origin.tool,
-            **{f"source {name}": digest for name, digest in found.origin.files.items()},
+            **_origin_facts(found.origin, found.numerics),
+            "config": ", ".join(f"{k} {v}" for k, v in found.config.to_json().items()),
         }
-    return kind, content, facts, named.items()
+    return _Content(
+        [*named, *(name.rpartition(".")[0] for name in named)], named.items(), None, facts
+    )
 
 
-def _content(layers: Iterable[str]) -> str:
-    from .naming.deeplab_v2 import to_canonical
+READERS: dict[str, Callable[[Path], _Content]] = {
+    "PROTOTXT": _prototxt,
+    "CAFFEMODEL": _caffemodel,
+    "SNAPSHOT": _snapshot,
+    "CHECKPOINT": _checkpoint,
+    "KAFFE": _kaffe,
+    "DEEPDISH": _deepdish,
+    "ARCHIVE": _archive,
+    "SAFETENSORS": _state,
+    "PTH": _state,
+}
 
-    known = [found for name in layers if (found := to_canonical("caffe", name))]
-    if not known:
-        return "no network that deeplab-zoo has a naming table for"
-    scales = {values.get("scale") for _, values in known}
-    form = "multi-scale" if len(scales) > 1 else "single-scale"
-    head_found = any(module.startswith("classifier") for module, _ in known)
-    return f"DeepLab v2 ResNet, {form}" + ("" if head_found else ", without a classifier")
+
+def _origin_facts(origin: Origin, numerics: Numerics) -> dict[str, str]:
+    return {
+        "numerics": numerics.name,
+        "made by": origin.tool,
+        **{f"from {name}": digest for name, digest in origin.files.items()},
+    }
+
+
+def _without_parameter(names: Iterable[str]) -> list[str]:
+    return [name.rpartition("/")[0] for name in names]
+
+
+def _content(names: Iterable[str]) -> str:
+    """Say what the names look like: layers, modules or variables, as the format has them."""
+    found = list(names)
+    ours = [values for name in found for values in _recognised(name)]
+    if not ours:
+        family = looks_like([*found, *(f"{name}/weights" for name in found)])
+        return family or "names that belong to no network we know"
+    form = (
+        "multi-scale" if len({values.get("scale", "") for values in ours}) > 1 else "single-scale"
+    )
+    return f"DeepLab v2 ResNet, {form}" + (
+        "" if any("rate" in values for values in ours) else ", without a classifier"
+    )
+
+
+def _recognised(name: str) -> Iterator[Values]:
+    """Yield the values in a name of one of DeepLab v2's blocks or classifiers."""
+    for scheme in ("caffe", *LAYOUTS):
+        found = to_canonical(scheme, name)
+        if found and ("stage" in found[1] or "rate" in found[1]):
+            yield found[1]
+            return
 
 
 def _layer_rows(net: Net) -> Iterator[LayerRow]:
@@ -168,10 +250,17 @@ def _blobs(net: Net) -> Iterator[tuple[str, Array]]:
 
 def _row(name: str, data: Any) -> Row:
     values = np.asarray(data)
+    if values.dtype.kind == "O" or values.dtype.kind == "c":
+        return Row(
+            name,
+            values.shape,
+            "string" if values.dtype.kind == "O" else str(values.dtype),
+            *NO_STATISTICS,
+            0,
+        )
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
-        nan = float("nan")
-        return Row(name, values.shape, str(values.dtype), nan, nan, nan, nan, values.size)
+        return Row(name, values.shape, str(values.dtype), *NO_STATISTICS, values.size)
     return Row(
         name,
         values.shape,

@@ -18,11 +18,14 @@ from . import caffe_graph
 from .archive import Archive, Float32, Tensor
 from .caffe_sizes import spatial
 from .deeplab_v2 import DeepLabV2Config, infer_config, network, parameters
-from .naming.deeplab_v2 import HEAD, SCALES, to_canonical
+from .naming.deeplab_v2 import HEAD, SCALES, layout_of, to_canonical
+from .naming.families import looks_like
 from .numerics import Numerics
 from .rename import Conversion, check, rename
 from .topology import Table, differences
 from .weights import Weights
+
+UNUSED_BRANCH = "AdvSemiSeg's forward returns after two branches and never adds this one"
 
 HEAD_STD = 0.01  # The gaussian filler of the authors' classifier layers.
 
@@ -58,16 +61,29 @@ class Native:
     notes: tuple[str, ...]
 
 
-def is_backbone(layer: str, *, block: bool = False) -> bool:
-    """Tell whether a Caffe layer is of the part that a reset head keeps (or of its blocks)."""
-    found = to_canonical("caffe", layer)
-    return (
-        found is not None and not found[0].startswith(HEAD) and (not block or "stage" in found[1])
-    )
+def scheme_of(archive: Archive) -> str | None:
+    """Return the naming scheme of an archive's layers, None where it is none of ours.
+
+    TensorFlow's DeepLab took its layers' names from Caffe.
+    """
+    layers = [tensor.layer for tensor in archive.tensors]
+    if archive.origin.framework == "pytorch":
+        return layout_of([f"{layer}." for layer in layers])
+    return "caffe" if any(_is_block("caffe", layer) for layer in layers) else None
 
 
-def to_native(archive: Archive, head: Head | None = None) -> Native:
+def is_backbone(layer: str, scheme: str = "caffe") -> bool:
+    """Tell whether a source layer is of the part that a reset head keeps."""
+    found = to_canonical(scheme, layer)
+    return found is not None and not found[0].startswith(HEAD)
+
+
+def to_native(
+    archive: Archive, head: Head | None = None, scales: tuple[float, ...] | None = None
+) -> Native:
     """Make a DeepLab v2's weights of an archive.
+
+    ``scales`` makes a multi-scale model of weights whose source has no graph to tell.
 
     Raises
     ------
@@ -77,20 +93,24 @@ def to_native(archive: Archive, head: Head | None = None) -> Native:
 
     """
     head = head or Head()
-    if not any(is_backbone(tensor.layer, block=True) for tensor in archive.tensors):
-        layers = list(dict.fromkeys(tensor.layer for tensor in archive.tensors))
-        raise MismatchError(
-            f"not a DeepLab v2 ResNet: none of its {len(layers)} layers with weights has one of "
-            f"its names. They begin: {', '.join(layers[:5])}."
-        )
+    scheme = scheme_of(archive)
+    if scheme is None:
+        raise MismatchError(_foreign(archive))
 
     def dropped(tensor: Tensor) -> str | None:
-        fresh = head.reset and not is_backbone(tensor.layer)
+        if scheme == "advsemiseg" and _is_unused_branch(tensor.layer):
+            return UNUSED_BRANCH
+        fresh = head.reset and not is_backbone(tensor.layer, scheme)
         return "not part of the backbone: the head was reset" if fresh else None
 
-    conversion = rename(archive.tensors, _module, dropped)
+    def module(layer: str) -> str | None:
+        found = to_canonical(scheme, layer)
+        return found[0] if found else None
+
+    conversion = rename(archive, module, dropped)
     shapes = {name: data.shape for name, data in conversion.state.items()}
-    config = infer_config(shapes, **_of_graph(archive.graph))
+    told: dict[str, Any] = {"scales": scales} if scales else {}
+    config = infer_config(shapes, **{**_of_graph(archive.graph), **told})
     state = dict(conversion.state)
     fresh: tuple[str, ...] = ()
     if head.reset:
@@ -135,9 +155,26 @@ def fresh_head(config: DeepLabV2Config, seed: int) -> dict[str, Float32]:
     return started
 
 
-def _module(layer: str) -> str | None:
-    found = to_canonical("caffe", layer)
-    return found[0] if found else None
+def _is_block(scheme: str, layer: str) -> bool:
+    found = to_canonical(scheme, layer)
+    return found is not None and "stage" in found[1]
+
+
+def _is_unused_branch(layer: str) -> bool:
+    found = to_canonical("advsemiseg", layer)
+    return found is not None and int(found[1].get("rate", 0)) > 1
+
+
+def _foreign(archive: Archive) -> str:
+    """Say what an archive is that no naming table knows."""
+    layers = list(dict.fromkeys(tensor.layer for tensor in archive.tensors))
+    family = looks_like([*layers, *(f"{layer}/weights" for layer in layers)])
+    return (
+        "not a DeepLab v2 ResNet: none of its "
+        f"{len(layers)} layers with weights has one of its names. "
+        + (f"It looks like {family}. " if family else "")
+        + f"They begin: {', '.join(layers[:5])}."
+    )
 
 
 def _of_graph(graph: Net | None) -> Mapping[str, Any]:
@@ -167,6 +204,6 @@ def _differences(graph: Net, config: DeepLabV2Config, numerics: Numerics) -> lis
     table = Table()
     expected = network(table, config, numerics.bn_eps)
     found = caffe_graph.enter(
-        table, caffe_graph.select(graph), lambda layer: _module(layer) or layer
+        table, caffe_graph.select(graph), lambda layer: (to_canonical("caffe", layer) or [layer])[0]
     )
     return [] if expected in found else list(differences(table, expected, found))

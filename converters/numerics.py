@@ -24,24 +24,30 @@ class Numerics:
     mean
         Subtracted from each channel, in that order, on the 0..255 scale.
     padding
-        ``explicit``: convolutions and pooling pad both sides by the same fixed amount.
-    pool_rounding
-        ``ceil``: Caffe's rule, a window may overhang the lower right edge.
+        ``explicit``: strided layers pad both sides by the same fixed amount, and a pooling
+        window may overhang the lower right edge (Caffe's ceil rule). ``same``: as much as
+        the output size needs, the larger half at the bottom and right (TensorFlow's SAME).
     resize
         ``align_corners``: the outer pixels of both grids coincide (Caffe's Interp).
+        ``top_left``: source = target * in / out (TensorFlow 1's ``resize_bilinear``).
+        ``half_pixel``: the centres of the pixels count (PyTorch's default).
+    scaled_size
+        The size of an input scaled by z / s: ``interp`` is z ((n - 1) // s) + 1,
+        ``truncate`` is int(n z / s).
     bn_eps
         Added to the variance in batch normalisation.
     test_size
-        Images are padded to at least this height and width before the network sees them.
+        Images are padded to at least this height and width before the network sees them;
+        0 leaves them at their size.
 
     """
 
     name: str
     channel_order: Literal["BGR", "RGB"]
     mean: tuple[float, float, float]
-    padding: Literal["explicit"]
-    pool_rounding: Literal["ceil"]
-    resize: Literal["align_corners"]
+    padding: Literal["explicit", "same"]
+    resize: Literal["align_corners", "top_left", "half_pixel"]
+    scaled_size: Literal["interp", "truncate"]
     bn_eps: float
     test_size: int
 
@@ -52,13 +58,52 @@ CAFFE_V2 = Numerics(
     channel_order="BGR",
     mean=(104.008, 116.669, 122.675),
     padding="explicit",
-    pool_rounding="ceil",
     resize="align_corners",
+    scaled_size="interp",
     bn_eps=1e-5,
     test_size=513,
 )
 
-PROFILES = {profile.name: profile for profile in (CAFFE_V2,)}
+# DrSleep/tensorflow-deeplab-resnet: network.py, evaluate_msc.py; tf.contrib.slim's epsilon.
+TF_SLIM = Numerics(
+    name="tf-slim",
+    channel_order="BGR",
+    mean=(104.00698793, 116.66876762, 122.67891434),
+    padding="same",
+    resize="top_left",
+    scaled_size="truncate",
+    bn_eps=1e-3,
+    test_size=0,
+)
+
+# kazuto1011/deeplab-pytorch: libs/models/msc.py, configs.
+TORCH_HALFPIXEL = Numerics(
+    name="torch-halfpixel",
+    channel_order="BGR",
+    mean=(104.008, 116.669, 122.675),
+    padding="explicit",
+    resize="half_pixel",
+    scaled_size="truncate",
+    bn_eps=1e-5,
+    test_size=0,
+)
+
+# bermanmaxim/jaccardSegment feeds RGB and subtracts the BGR means from it. Its weights were
+# trained that way, so reproducing them needs it; nothing else should.
+JACCARD_SEGMENT = Numerics(
+    name="jaccard-segment",
+    channel_order="RGB",
+    mean=(104.00698793, 116.66876762, 122.67891434),
+    padding="same",
+    resize="align_corners",
+    scaled_size="truncate",
+    bn_eps=1e-3,
+    test_size=0,
+)
+
+PROFILES = {
+    profile.name: profile for profile in (CAFFE_V2, TF_SLIM, TORCH_HALFPIXEL, JACCARD_SEGMENT)
+}
 
 
 def profile(name: str) -> Numerics:

@@ -4,13 +4,13 @@
 architecture. Both collect all problems before they raise.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..proto.errors import MismatchError, listing
-from .archive import Float32, Role, Tensor
+from .archive import Archive, Float32, Role, Tensor
 
 SUFFIX = {
     Role.WEIGHT: "weight",
@@ -45,11 +45,11 @@ class Conversion:
 
 
 def rename(
-    tensors: Iterable[Tensor],
+    archive: Archive,
     module_of: Callable[[str], str | None],
     drop: Callable[[Tensor], str | None],
 ) -> Conversion:
-    """Give tensors their canonical names.
+    """Give an archive's tensors their canonical names.
 
     ``module_of`` maps a source layer to a canonical module or None; ``drop`` returns the
     reason to leave a tensor behind, or None. Several tensors may reach one name (the
@@ -63,9 +63,9 @@ def rename(
     """
     state: dict[str, Float32] = {}
     sources: dict[str, tuple[str, ...]] = {}
-    dropped: list[tuple[str, str]] = []
+    dropped = list(archive.dropped)
     problems: list[str] = []
-    for tensor in tensors:
+    for tensor in archive.tensors:
         reason = RAW_SUMS if tensor.role not in SUFFIX else drop(tensor)
         module = module_of(tensor.layer)
         if reason is not None:

@@ -194,8 +194,11 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
 
     import torch
 
+    # rloss's checkpoints hold a NumPy number, best_pred, beside the state dict.
+    scalar = [np.dtype, type(np.dtype(np.float64)), np.float64(0).__reduce__()[0]]
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(scalar):
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise FormatError(f"{path}: cannot be read as a state dict ({reason}).") from None

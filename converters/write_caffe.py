@@ -12,9 +12,17 @@ from ..proto.caffe_pb2 import EltwiseParameter, LayerParameter
 from ..proto.records import Blob, Layer, Net
 from .deeplab_v2 import DILATIONS, EXPANSION, STRIDES, DeepLabV2Config, norm_of
 from .naming.deeplab_v2 import HEAD, blob_of, context_of, from_canonical
+from .numerics import CAFFE_V2
 
 
-def deploy_net(config: DeepLabV2Config, height: int, width: int, name: str = "deeplab_v2") -> Net:
+def deploy_net(
+    config: DeepLabV2Config,
+    height: int,
+    width: int,
+    *,
+    name: str = "deeplab_v2",
+    bn_eps: float = CAFFE_V2.bn_eps,
+) -> Net:
     """Return the network, without weights, for images of the given size.
 
     Ends in ``fc1_voc12`` (single-scale) or ``fc_fusion`` (multi-scale), and ``fc1_interp``,
@@ -28,7 +36,7 @@ def deploy_net(config: DeepLabV2Config, height: int, width: int, name: str = "de
         factor = Fraction(scale).limit_denominator(64)
         if scale != 1:
             layers.append(_interp(f"data{suffix}", "data", factor))
-        layers += _branch(config, scale, suffix)
+        layers += _branch(config, scale, suffix, bn_eps)
         scores.append(f"fc1_voc12{suffix}")
         if scale != 1:
             layers.append(_interp(f"{scores[-1]}_interp", scores[-1], 1 / factor))
@@ -76,7 +84,9 @@ class _Names:
         return str(blob_of(module, self._here))
 
 
-def _branch(config: DeepLabV2Config, scale: float, suffix: str) -> Iterator[LayerParameter]:
+def _branch(
+    config: DeepLabV2Config, scale: float, suffix: str, bn_eps: float
+) -> Iterator[LayerParameter]:
     names = _Names(config, scale)
 
     def normalised(
@@ -91,6 +101,8 @@ def _branch(config: DeepLabV2Config, scale: float, suffix: str) -> Iterator[Laye
         name, owner = names.layer(norm), names.owner(norm)
         layer = _shared(name, owner, "BatchNorm", top, top, 3)
         layer.batch_norm_param.use_global_stats = True
+        if bn_eps != CAFFE_V2.bn_eps:
+            layer.batch_norm_param.eps = bn_eps
         yield layer
         name, owner = (f"scale{one.removeprefix('bn')}" for one in (name, owner))
         layer = _shared(name, owner, "Scale", top, top, 2)

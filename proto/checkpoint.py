@@ -60,19 +60,15 @@ def _open(path: Path) -> Checkpoint:
         return _table_at(path)
     if _index(path).is_file():
         return _table_at(_index(path))
-    counts = {
-        int(found["count"])
-        for other in _siblings(path)
-        if (found := _SHARD.fullmatch(other)) and found["prefix"] == path.name and not found["v2"]
-    }
+    counts = list(_v1_shards(path))
     if len(counts) == 1:
-        return _open_shards(path, counts.pop())
+        return _open_shards(path, counts[0])
     raise ZooError(_nothing(path, len(counts)))
 
 
 def _table_at(path: Path) -> Checkpoint:
     if not path.exists():
-        raise ZooError(_nothing(path, 0))
+        raise ZooError(_nothing(path))
     table = open_table(path)
     return read_bundle(table) if _is_bundle(table) else read_tables([table], path, ())
 
@@ -88,21 +84,26 @@ def _is_bundle(table: Table) -> bool:
 
 def _open_shards(prefix: Path, count: int) -> Checkpoint:
     """Open those shards of a V1 checkpoint that exist; the missing ones are noted."""
-    width = f"-of-{count:05d}"
-    known = [name for name in _siblings(prefix) if name.startswith(f"{prefix.name}-")]
-    found = [n for n in sorted(known) if n.endswith(width) and _SHARD.fullmatch(n)]
-    if not found or count < 1:
-        raise ZooError(_nothing(prefix.with_name(f"{prefix.name}-?????{width}"), 0))
-    missing = (
-        ()
-        if len(found) >= count
-        else (
-            f"{count - len(found)} of {count} shards are missing, and the variables in them: found "
-            f"{', '.join(found)}",
-        )
-    )
+    pattern = prefix.with_name(f"{prefix.name}-?????-of-{count:05d}")
+    found = _v1_shards(prefix).get(count, [])
+    if not found:
+        raise ZooError(_nothing(pattern))
+    notes = []
+    if len(found) < count:
+        lost = f"{count - len(found)} of {count} shards are missing, and the variables in them"
+        notes.append(f"{lost}: found {', '.join(found)}")
     tables = [open_table(prefix.with_name(name)) for name in found]
-    return read_tables(tables, prefix.with_name(f"{prefix.name}-?????{width}"), missing)
+    return read_tables(tables, pattern, notes)
+
+
+def _v1_shards(prefix: Path) -> dict[int, list[str]]:
+    """Return the names of the V1 shards of a checkpoint, by how many there should be."""
+    shards: dict[int, list[str]] = {}
+    for name in sorted(_siblings(prefix)):
+        found = _SHARD.fullmatch(name)
+        if found and found["prefix"] == prefix.name and not found["v2"]:
+            shards.setdefault(int(found["count"]), []).append(name)
+    return shards
 
 
 def _newest(folder: Path) -> Path:
@@ -125,7 +126,7 @@ def _newest(folder: Path) -> Path:
     if not message.model_checkpoint_path:
         raise FormatError(f"{state}: names no checkpoint, expected model_checkpoint_path.")
     named = folder / message.model_checkpoint_path  # An absolute path stays itself.
-    if named.is_absolute() and not list(_matching(named)):
+    if not _matching(named):
         # The folder was moved or downloaded; the path is of the machine that trained.
         return folder / re.split(r"[/\\]", message.model_checkpoint_path)[-1]
     return named
@@ -143,7 +144,7 @@ def _matching(path: Path) -> list[str]:
     return [name for name in _siblings(path) if name.startswith(path.name)]
 
 
-def _nothing(path: Path, counts: int) -> str:
+def _nothing(path: Path, counts: int = 0) -> str:
     if counts > 1:
         return f"{path}: shards of {counts} different checkpoints, name one of the files."
     near = _matching(path.with_suffix("") if path.suffix == ".index" else path)

@@ -50,7 +50,7 @@ class Stored:
     slices: tuple[tuple[Shard, Slice], ...] = ()
 
 
-def read_tables(tables: Sequence[Table], path: Path, notes: tuple[str, ...]) -> Checkpoint:
+def read_tables(tables: Sequence[Table], path: Path, notes: Sequence[str]) -> Checkpoint:
     """List the variables of a V1 checkpoint; of each table only the metadata are read.
 
     Raises
@@ -62,8 +62,9 @@ def read_tables(tables: Sequence[Table], path: Path, notes: tuple[str, ...]) -> 
     stored: dict[bytes, Stored] = {}
     for table in tables:
         shard = Shard(table, lru_cache(BLOCKS_KEPT)(partial(_block, table)))
+        meta = _metadata(table)
         with placed(f"{table.path}: metadata"):
-            for name, found in _listed(_metadata(table), shard):
+            for name, found in _listed(meta, shard):
                 stored[name] = _merged(stored.get(name), found, name)
     variables = (_variable(name, stored) for name in stored)
     return Checkpoint(
@@ -71,20 +72,21 @@ def read_tables(tables: Sequence[Table], path: Path, notes: tuple[str, ...]) -> 
         format="V1",
         variables={variable.name: variable for variable in variables},
         files=tuple(table.path for table in tables),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
 def _metadata(table: Table) -> SavedTensorSliceMeta:
     key, value = next(entries(table), (b"", memoryview(b"")))
     message = SavedTensorSlices()
-    try:
-        message.ParseFromString(bytes(value) if key == b"" else b"")
-    except DecodeError:
-        raise FormatError(f"do not parse. {CURE}") from None
-    if not message.HasField("meta"):
-        raise FormatError(f"missing, expected them as the first entry. {CURE}")
-    check_version(message.meta.versions)
+    with placed(f"{table.path}: metadata"):
+        try:
+            message.ParseFromString(bytes(value) if key == b"" else b"")
+        except DecodeError:
+            raise FormatError(f"do not parse. {CURE}") from None
+        if not message.HasField("meta"):
+            raise FormatError(f"missing, expected them as the first entry. {CURE}")
+        check_version(message.meta.versions)
     return message.meta
 
 
@@ -146,7 +148,7 @@ def _part(
         raise FormatError(f"listed, but its data are not in {shard.table.path}. {CURE}")
     count = prod(slice_shape(extents, stored.shape))
     start = shard.table.blocks[number or 0].offset
-    with placed(f"block at byte {start}"):
+    with placed(f"{shard.table.path}: block at byte {start}"):
         for said in map(bytes, _saved(value, _NAME)):
             # The key decides, as in TensorFlow; but these would be another's numbers.
             if said != name and said in listed:

@@ -25,7 +25,7 @@ Array = NDArray[np.generic]
 
 EXPECTED = "deepdish weights of jaccardSegment (.h5)"
 DEEPEST = 8
-_MARK = "DEEPDISH_IO_VERSION"
+MARK = "DEEPDISH_IO_VERSION"
 _BOOKKEEPING = ("CLASS", "TITLE", "VERSION", "PYTABLES_FORMAT_VERSION", "FILTERS", "DEEPDISH_IO")
 _HEAP_OBJECTS = 2**16  # An index has 16 bits.
 
@@ -50,8 +50,8 @@ def read(path: Path) -> dict[str, Array]:
 
 
 def _variables(file: h5py.File, path: Path) -> dict[str, Array]:
-    if _MARK not in file.attrs:
-        raise FormatError(f"{path}: has no attribute {_MARK}, expected {EXPECTED}.")
+    if MARK not in file.attrs:
+        raise FormatError(f"{path}: has no attribute {MARK}, expected {EXPECTED}.")
     if "data" in file:
         data = child(file, "data", h5py.HLObject)
         if isinstance(data, h5py.Dataset) and h5py.check_vlen_dtype(data.dtype) == np.uint8:

@@ -72,7 +72,8 @@ def shaped(data: NDArray[Any], shape: tuple[int, ...], place: str) -> Blob:
     """
     if any(not 0 <= size <= LARGEST_COUNT for size in shape) or len(shape) > LARGEST_RANK:
         raise FormatError(
-            f"{place}: shape {list(shape)}, expected at most {LARGEST_RANK} sizes of 0 to {LARGEST_COUNT}"
+            f"{place}: shape {list(shape)}, expected at most {LARGEST_RANK} sizes of 0 to "
+            f"{LARGEST_COUNT}"
         )
     count = prod(shape)
     if count > LARGEST_COUNT:

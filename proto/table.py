@@ -226,3 +226,10 @@ def _records(block: memoryview) -> Iterator[Entry]:
         yield key, block[at - size : at]
     if passed < count and not (end == 0 and count == 1 and restarts[0] == 0):
         raise FormatError(f"restart point {passed} is not the start of a record. {CURE}")
+
+
+def is_table(path: Path) -> bool:
+    """Tell a table by the last eight bytes of its file."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 8, 0))
+        return int.from_bytes(file.read(8), "little") == MAGIC

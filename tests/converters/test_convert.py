@@ -299,7 +299,7 @@ def test_unknown_fields_stop_a_strict_conversion_and_are_noted_by_a_lenient_one(
 def test_values_that_are_not_finite_convert_with_a_note(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    text, binary = files
+    _, binary = files
     data = bytearray(binary.read_bytes())
     net = convert.caffemodel_format.read(binary)
     weight = next(one for one in net.layers if one.name == "res2a_branch1").blobs[0].data

@@ -97,6 +97,18 @@ def test_every_name_of_v1_shards_is_the_same_checkpoint() -> None:
         assert len(checkpoint) == 10
 
 
+def test_shards_of_other_checkpoints_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    for name in ("v1s-00000-of-00002", "v1s-00001-of-00002"):
+        shutil.copy(BASE / name, tmp_path / name)
+        shutil.copy(BASE / name, tmp_path / name.replace("v1s", "v1s-20000"))
+    assert len(open_checkpoint(tmp_path / "v1s").files) == 2
+    assert len(open_checkpoint(tmp_path / "v1s-20000").files) == 2
+    shutil.copy(BASE / "v1", tmp_path / "v1s-00000-of-00001")
+    with pytest.raises(ZooError, match="2 different checkpoints"):
+        open_checkpoint(tmp_path / "v1s")
+    assert len(open_checkpoint(tmp_path / "v1s-00000-of-00001").files) == 1
+
+
 def test_the_content_tells_the_format(tmp_path: Path) -> None:
     shutil.copy(BASE / "v1", tmp_path / "weights.index")
     assert open_checkpoint(tmp_path / "weights.index").format == "V1"
@@ -104,11 +116,12 @@ def test_the_content_tells_the_format(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "checkpoint").format == "V1"
 
 
-def test_a_moved_folder_still_names_its_newest_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["/data/run/", "snapshots/", r"C:\\run\\"])
+def test_a_moved_folder_still_names_its_newest_checkpoint(tmp_path: Path, folder: str) -> None:
     shutil.copy(BASE / "v1", tmp_path / "model.ckpt-7")
     (tmp_path / "checkpoint").write_text(
-        'model_checkpoint_path: "/data/run/model.ckpt-7"\n'
-        'all_model_checkpoint_paths: "/data/run/model.ckpt-7"\n'
+        f'model_checkpoint_path: "{folder}model.ckpt-7"\n'
+        f'all_model_checkpoint_paths: "{folder}model.ckpt-7"\n'
     )
     assert open_checkpoint(tmp_path).path == tmp_path / "model.ckpt-7"
 

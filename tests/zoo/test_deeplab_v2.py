@@ -7,9 +7,11 @@ import torch
 
 from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
-from deeplab_zoo.zoo.models.deeplab_v2 import DeepLabV2, scaled
+from deeplab_zoo.converters.numerics import CAFFE_V2
+from deeplab_zoo.zoo.models.deeplab_v2 import DeepLabV2
 from deeplab_zoo.zoo.models.inference import padded_size, prepare
 from deeplab_zoo.zoo.models.load import load
+from deeplab_zoo.zoo.models.resampling import scaled
 from deeplab_zoo.zoo.parity.blobs import activations
 from deeplab_zoo.zoo.parity.comparison import TOLERANCE, compare
 
@@ -103,8 +105,8 @@ def eighth(size: int) -> int:
 def test_three_quarters_is_caffes_shrink_by_four_then_zoom_by_three(
     size: int, expected: int
 ) -> None:
-    assert scaled(torch.zeros(1, 3, size, 65), 0.75).shape[2] == expected
-    assert scaled(torch.zeros(1, 3, size, 65), 0.5).shape[2] == (size - 1) // 2 + 1
+    assert scaled(torch.zeros(1, 3, size, 65), 0.75, CAFFE_V2).shape[2] == expected
+    assert scaled(torch.zeros(1, 3, size, 65), 0.5, CAFFE_V2).shape[2] == (size - 1) // 2 + 1
 
 
 def test_training_returns_what_the_four_losses_need(multi: DeepLabV2) -> None:

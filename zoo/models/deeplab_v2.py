@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...converters.deeplab_v2 import DILATIONS, EXPANSION, STRIDES, DeepLabV2Config
 from ...converters.numerics import CAFFE_V2, Numerics
 from . import inference
+from .resampling import pad_same, resize, scaled
 
 
 class Bottleneck(nn.Module):
@@ -61,11 +61,13 @@ class Backbone(nn.Module):
     def __init__(self, config: DeepLabV2Config, numerics: Numerics) -> None:
         super().__init__()
         eps = numerics.bn_eps
-        self.conv1 = nn.Conv2d(3, config.stem, 7, 2, 3, bias=False)
+        same = numerics.padding == "same"
+        self.same = same
+        self.conv1 = nn.Conv2d(3, config.stem, 7, 2, 0 if same else 3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.stem, eps)
         self.relu = nn.ReLU(inplace=True)
         # torch drops a ceil window that starts beyond the padded input, as Caffe does.
-        self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=numerics.pool_rounding == "ceil")
+        self.maxpool = nn.MaxPool2d(3, 2, 0 if same else 1, ceil_mode=not same)
         inputs = config.stem
         stages = []
         for stage in range(4):
@@ -82,7 +84,12 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map an image (batch, 3, h, w) to features (batch, 4 widths[3], h / 8, w / 8)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        if self.same:
+            x = pad_same(x, 7, 2)
+        x = self.relu(self.bn1(self.conv1(x)))
+        if self.same:
+            x = pad_same(x, 3, 2, -torch.inf)
+        x = self.maxpool(x)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
         return x
@@ -129,10 +136,11 @@ class DeepLabV2(nn.Module):
         """Score every class.
 
         ``image`` is (batch, 3, h, w), prepared as the profile says (see `prepare`). Returns
-        scores (batch, classes, h', w'), where h' is k + 1 for h = 8 k + 1. A multi-scale model fuses its
-        branches by their maximum; in training mode it returns what the four losses of the
-        paper need: the scores of scale 1, of 0.75 resized to those, of 0.5 at its own
-        size, and the fused ones.
+        scores (batch, classes, h', w'), where h' is k + 1 for h = 8 k + 1.
+
+        A multi-scale model fuses its branches by their maximum; in training mode it returns
+        what the four losses of the paper need: the scores of scale 1, of 0.75 resized to
+        those, of 0.5 at its own size, and the fused ones.
 
         Caffe's own branches meet only where (n - 1) mod 32 is 0 to 5 for both sides; there
         the result is Caffe's. At other sizes the smaller branches are resized to the scores
@@ -140,14 +148,14 @@ class DeepLabV2(nn.Module):
         """
         if self.config.scales == (1.0,):
             return self.score(image)
-        raw = [self.score(scaled(image, scale)) for scale in self.config.scales]
-        resized = [resize(one, raw[0].shape[-2:]) for one in raw]
+        raw = [self.score(scaled(image, scale, self.numerics)) for scale in self.config.scales]
+        resized = [resize(one, raw[0].shape[-2:], self.numerics) for one in raw]
         fused = torch.stack(resized).amax(0)
         if not self.training:
             return fused
         # Labels shrink to a half exactly but not to three quarters, so those scores grow instead.
         losses = [
-            one if _factor(scale).numerator == 1 else grown
+            one if Fraction(scale).numerator == 1 else grown
             for scale, one, grown in zip(self.config.scales, raw, resized, strict=True)
         ]
         return [*losses, fused]
@@ -163,25 +171,3 @@ class DeepLabV2(nn.Module):
         Preprocessing, padding and resizing are the profile's, see `inference.predict`.
         """
         return inference.predict(self, image, self.numerics)
-
-
-def scaled(image: Tensor, scale: float) -> Tensor:
-    """Resize an image by Caffe's factors: shrink by s, then zoom by z, for scale z / s."""
-    if scale == 1:
-        return image
-    factor = _factor(scale)
-    height, width = (
-        factor.numerator * ((size - 1) // factor.denominator) + 1 for size in image.shape[-2:]
-    )
-    return resize(image, (height, width))
-
-
-def _factor(scale: float) -> Fraction:
-    return Fraction(scale).limit_denominator(64)
-
-
-def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Resize (batch, channels, h, w) bilinearly, outer pixels aligned (Caffe's Interp)."""
-    if x.shape[-2:] == torch.Size(size):
-        return x
-    return functional.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError
+from .resampling import resize
 
 GRID = 32  # Sizes 32 k + 1 keep the grids of all three scales aligned.
 
@@ -33,6 +34,8 @@ def prepare(image: NDArray[np.uint8], numerics: Numerics) -> Tensor:
 
 def padded_size(size: int, numerics: Numerics) -> int:
     """Return the side that an image is padded to: the test size, or the next 32 k + 1."""
+    if not numerics.test_size:
+        return size
     return max(numerics.test_size, -(-(size - 1) // GRID) * GRID + 1)
 
 
@@ -40,9 +43,9 @@ def padded_size(size: int, numerics: Numerics) -> int:
 def predict(model: nn.Module, image: NDArray[np.uint8], numerics: Numerics) -> NDArray[np.uint8]:
     """Segment one photo as the authors' test scripts do.
 
-    The image is centred and padded with zeros (the mean colour) at the bottom and right to
-    the profile's test size, or beyond it to 32 k + 1; scores are resized to the padded size
-    with aligned corners, cropped back to the image, and the largest wins.
+    The image is centred and, where the profile has a test size, padded with zeros (the mean
+    colour) at the bottom and right to that size, or beyond it to 32 k + 1. Scores are resized
+    to the padded size as the profile says, cropped back to the image, and the largest wins.
     """
     x = prepare(image, numerics)
     height, width = x.shape[-2:]
@@ -55,6 +58,6 @@ def predict(model: nn.Module, image: NDArray[np.uint8], numerics: Numerics) -> N
         scores = model(x.to(device))
     finally:
         model.train(training)
-    scores = functional.interpolate(scores, size=size, mode="bilinear", align_corners=True)
+    scores = resize(scores, size, numerics)
     mask: NDArray[np.uint8] = scores[0, :, :height, :width].argmax(0).byte().cpu().numpy()
     return mask

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...converters.naming.deeplab_v2 import blob_of, context_of
-from ..models.deeplab_v2 import DeepLabV2, resize, scaled
+from ..models.deeplab_v2 import DeepLabV2
+from ..models.resampling import resize, scaled
 
 
 @torch.inference_mode()
@@ -43,12 +43,11 @@ def activations(model: DeepLabV2, image: NDArray[np.float32]) -> dict[str, NDArr
         for name, outputs in recorded.items():
             found[str(blob_of(name, context))] = outputs[index]
         if scale != 1:
-            found[f"data{context['scale']}"] = scaled(x, scale)
+            found[f"data{context['scale']}"] = scaled(x, scale, model.numerics)
             scores = str(blob_of("classifier", context))
-            found[f"{scores}_interp"] = resize(found[scores], size)
+            found[f"{scores}_interp"] = resize(found[scores], size, model.numerics)
     if len(model.config.scales) > 1:
         found["fc_fusion"] = fused
-    found["fc1_interp"] = functional.interpolate(
-        fused, size=tuple(8 * (n - 1) + 1 for n in size), mode="bilinear", align_corners=True
-    )
+    zoomed = 8 * (size[0] - 1) + 1, 8 * (size[1] - 1) + 1
+    found["fc1_interp"] = resize(fused, zoomed, model.numerics)
     return {name: value.float().cpu().numpy() for name, value in found.items()}

@@ -1,0 +1,116 @@
+"""Do two files hold the same weights, whatever their formats?
+
+This is how a download without a published checksum is corroborated: by an independent
+conversion of the same weights.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..proto import snapshot
+from ..proto.errors import FormatError
+from ..proto.records import Net
+from . import caffe, caffe_graph, convert, legacy, weights
+from .archive import Archive, Float32, Origin, tool
+from .deeplab_v2 import infer_config
+from .kinds import Kind, kind_of
+from .naming.deeplab_v2 import to_canonical
+from .native import to_native
+from .numerics import CAFFE_V2
+from .weights import Weights
+from .write_caffe import deploy_net
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One tensor that is not equal to the bit in both files.
+
+    ``max_abs`` is the largest absolute difference; None where only one file has the tensor,
+    or the shapes differ, and ``reason`` says which.
+    """
+
+    name: str
+    max_abs: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How two files compare: tensors in either, and those that differ."""
+
+    tensors: int
+    differences: tuple[Difference, ...]
+    numerics: tuple[str, str]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every tensor is in both files and equal to the bit."""
+        return not self.differences
+
+
+def compare(one: str | Path, other: str | Path) -> Agreement:
+    """Compare two weights files of any formats we read, matched by their canonical names.
+
+    Conventions (numerics profiles) are reported but do not make contents differ.
+
+    Raises
+    ------
+    ZooError
+        A file cannot be read, or is not a DeepLab v2.
+
+    """
+    first, second = open_any(Path(one)), open_any(Path(other))
+    names = list(dict.fromkeys([*first.state, *second.state]))
+    found = [_difference(name, first.state.get(name), second.state.get(name)) for name in names]
+    return Agreement(
+        len(names),
+        tuple(difference for difference in found if difference is not None),
+        (first.numerics.name, second.numerics.name),
+    )
+
+
+def open_any(path: Path) -> Weights:
+    """Read the weights of any file or checkpoint that we convert, for looking at only.
+
+    Where a file does not tell its conventions or its graph, the published ones are assumed:
+    they change no value.
+    """
+    match kind_of(path):
+        case Kind.CHECKPOINT:
+            return to_native(convert.read_tensorflow(path)).weights
+        case Kind.CAFFEMODEL:
+            archive = convert.read_caffe(None, path, strict=False)
+            return to_native(replace(archive, graph=None)).weights
+        case Kind.SNAPSHOT:
+            return to_native(_published(snapshot.read(path), path)).weights
+        case Kind.PROTOTXT:
+            raise FormatError(f"{path}: is a prototxt, expected a file of weights.")
+        case Kind.PTH | Kind.SAFETENSORS if not weights.read_named(path)[1]:
+            return to_native(legacy.read(path, CAFFE_V2.name)[0]).weights
+    return to_native(legacy.read(path)[0]).weights
+
+
+def _published(stored: Net, path: Path) -> Archive:
+    """Give weights without a graph the published network's."""
+    shapes = {
+        f"{found[0]}.weight": layer.blobs[0].shape
+        for layer in stored.layers
+        if layer.blobs and (found := to_canonical("caffe", layer.name))
+    }
+    net, notes = caffe_graph.with_weights(
+        deploy_net(infer_config(shapes), 321, 321), stored, reset=lambda _: False
+    )
+    tensors, _ = caffe.tensors(net)
+    return Archive(Origin("caffe", {path.name: ""}, tool()), CAFFE_V2, None, tensors, notes)
+
+
+def _difference(name: str, one: Float32 | None, other: Float32 | None) -> Difference | None:
+    if one is None or other is None:
+        return Difference(name, None, f"only in the {'second' if one is None else 'first'} file")
+    if one.shape != other.shape:
+        return Difference(name, None, f"shape {list(one.shape)} against {list(other.shape)}")
+    if np.array_equal(one.view(np.uint32), other.view(np.uint32)):
+        return None
+    return Difference(name, float(np.max(np.abs(one - other))), "values differ")

@@ -1,0 +1,250 @@
+"""Native weights go abroad: any layout, any framework's file."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..proto import caffemodel, checkpoint_write, kaffe, prototxt
+from ..proto.errors import MismatchError, UsageError
+from ..proto.records import Blob, Layer, Net
+from ..proto.source import head, sniff
+from . import hdf5, legacy, weights
+from .archive import Archive, Role
+from .deeplab_v2 import parameters
+from .files import replacing
+from .naming.deeplab_v2 import LAYOUTS, context_of, from_canonical
+from .native import to_native
+from .weights import Weights
+from .write_caffe import deploy_net, filled
+
+SIZE = 321  # Of the input in a prototxt that we write; Caffe reshapes to what it is given.
+
+# TensorFlow's names of a convolution's parameters and of a normalisation's.
+TF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
+TF_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+KAFFE_NAMES = {
+    "weights": "weights",
+    "biases": "biases",
+    "gamma": "scale",
+    "beta": "offset",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+
+
+class Source(NamedTuple):
+    """What is exported: native weights, and the archive where they came from one."""
+
+    weights: Weights
+    archive: Archive | None
+
+
+def open_source(path: Path, numerics: str | None = None) -> Source:
+    """Read native weights from ``.safetensors``, ``.pth`` or an archive (``.h5``)."""
+    if sniff(head(path)) == "an HDF5 file" and hdf5.is_archive(path):
+        archive = hdf5.read(path)
+        return Source(to_native(archive).weights, archive)
+    return Source(weights.read(path, numerics=numerics), None)
+
+
+def open_weights(path: str | Path, *, numerics: str | None = None) -> Weights:
+    """Read native weights; ``numerics`` is for a file that does not record its profile."""
+    return open_source(Path(path), numerics).weights
+
+
+def export(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: str = "pth",
+    layout: str = "canonical",
+    mixed_numerics: bool = False,
+) -> list[Path]:
+    """Write native weights for another program; return the files written.
+
+    Parameters
+    ----------
+    source
+        ``.safetensors``, ``.pth`` or archive of ours.
+    out
+        The file; for ``tf`` the checkpoint's prefix.
+    to
+        ``pth``, ``safetensors``, ``h5``, ``caffe`` (the prototxt comes beside it), ``tf``
+        (V2), ``tf-v1``, or ``npy`` (caffe-tensorflow's).
+    layout
+        Whose names a ``pth`` or ``safetensors`` gets; the others have their framework's.
+    mixed_numerics
+        Allow a framework's file for weights of another framework's conventions, which that
+        framework will run otherwise than they were trained.
+
+    Raises
+    ------
+    UsageError
+        An unknown target or layout, or a suffix that is not the target's.
+    MismatchError
+        The weights' conventions are not the target's.
+
+    """
+    out = Path(out)
+    if to not in TARGETS:
+        raise UsageError(f"target {to!r} is unknown, expected one of {', '.join(TARGETS)}.")
+    if layout not in LAYOUTS:
+        raise UsageError(f"layout {layout!r} is unknown, expected one of {', '.join(LAYOUTS)}.")
+    target = TARGETS[to]
+    if target.suffix and out.suffix != target.suffix:
+        raise UsageError(f"{out}: expected a name that ends in {target.suffix} for {to}.")
+    if layout != "canonical" and target.write is not _write_state:
+        raise UsageError(f"layout {layout!r} goes with pth or safetensors, not with {to}.")
+    found = open_source(Path(source))
+    trained = found.weights.numerics.name
+    if target.numerics not in (None, trained) and not mixed_numerics:
+        raise MismatchError(
+            f"{source}: was trained under {trained!r}, a file for {to} is run under "
+            f"{target.numerics!r} and would give other results. To write it all the same: "
+            "--mixed-numerics."
+        )
+    return target.write(found, out, layout)
+
+
+def variables(found: Weights) -> dict[str, NDArray[np.float32]]:
+    """Return the weights under TensorFlow's names, in its axis order (H, W, in, out)."""
+    context = context_of(found.config.blocks)
+    named = {}
+    for name in parameters(found.config):
+        module, _, parameter = name.rpartition(".")
+        kinds = TF_NORM if _is_norm(module, found) else TF_CONVOLUTION
+        data = found.state[name]
+        if data.ndim == 4:
+            data = data.transpose(2, 3, 1, 0)
+        layer = from_canonical("caffe", module, context)
+        named[f"{layer}/{kinds[parameter]}"] = np.ascontiguousarray(data)
+    return named
+
+
+def _is_norm(module: str, found: Weights) -> bool:
+    return f"{module}.running_mean" in found.state
+
+
+def _write_state(source: Source, out: Path, layout: str) -> list[Path]:
+    weights.write(source.weights, out, layout=layout)
+    return [out]
+
+
+def _write_archive(source: Source, out: Path, _: str) -> list[Path]:
+    hdf5.write(source.archive or legacy.of_weights(source.weights), out)
+    return [out]
+
+
+def _write_tf(source: Source, prefix: Path, _: str) -> list[Path]:
+    index = prefix.with_name(f"{prefix.name}.index")
+    data = prefix.with_name(f"{prefix.name}.data-00000-of-00001")
+    with (
+        replacing(data) as data_path,
+        replacing(index) as index_path,
+        data_path.open("wb") as data_file,
+        index_path.open("wb") as index_file,
+    ):
+        checkpoint_write.write_v2(variables(source.weights), index_file, data_file)
+    return [index, data]
+
+
+def _write_tf_v1(source: Source, out: Path, _: str) -> list[Path]:
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        checkpoint_write.write_v1(variables(source.weights), file)
+    return [out]
+
+
+def _write_npy(source: Source, out: Path, _: str) -> list[Path]:
+    layers: dict[str, dict[str, NDArray[np.generic]]] = {}
+    for name, data in variables(source.weights).items():
+        layer, _, kind = name.rpartition("/")
+        layers.setdefault(layer, {})[KAFFE_NAMES[kind]] = data
+    with replacing(out) as temporary:
+        temporary.write_bytes(kaffe.encode(layers))
+    return [out]
+
+
+def _write_caffe(source: Source, out: Path, _: str) -> list[Path]:
+    archive = source.archive
+    if archive is not None and archive.graph is not None:
+        net = as_stored(archive, archive.graph)
+    else:
+        net = of_state(source.weights)
+    text = out.with_suffix(".prototxt")
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        caffemodel.write(net, file)
+    with replacing(text) as temporary:
+        temporary.write_text(prototxt.format_net(net), encoding="utf-8")
+    return [out, text]
+
+
+def as_stored(archive: Archive, graph: Net) -> Net:
+    """Give a graph the blobs it had in its file, to the bit (raw batch-norm sums included)."""
+    blobs: dict[str, dict[int, Blob]] = {}
+    divided = {tensor.layer for tensor in archive.tensors if tensor.role is Role.FACTOR}
+    for tensor in archive.tensors:
+        if tensor.layer in divided and tensor.role in (Role.MEAN, Role.VARIANCE):
+            continue  # The sums stand for them.
+        data = tensor.data.T if "transposed" in tensor.transform else tensor.data
+        for place in tensor.sources:
+            layer, _, index = place.removesuffix("]").rpartition("[")
+            blobs.setdefault(layer, {})[int(index)] = Blob(data.shape, data)
+    return replace(graph, layers=tuple(_with_blobs(layer, blobs) for layer in graph.layers))
+
+
+def _with_blobs(layer: Layer, blobs: dict[str, dict[int, Blob]]) -> Layer:
+    held = blobs.get(layer.name, {})
+    return replace(layer, blobs=tuple(held[index] for index in sorted(held)))
+
+
+def of_state(found: Weights) -> Net:
+    """State the network of native weights in Caffe's terms; statistics have the factor 1."""
+    net = deploy_net(found.config, SIZE, SIZE, bn_eps=found.numerics.bn_eps)
+    context = context_of(found.config.blocks)
+    blobs: dict[str, tuple[Blob, ...]] = {}
+    one = np.ones(1, np.float32)
+    for name in parameters(found.config):
+        module, _, parameter = name.rpartition(".")
+        layer = from_canonical("caffe", module, context)
+        if parameter == "running_mean":
+            mean, variance = found.state[name], found.state[f"{module}.running_var"]
+            blobs[layer] = _as_blobs(mean, variance, one)
+        elif parameter == "weight" and _is_norm(module, found):
+            gamma, beta = found.state[name], found.state[f"{module}.bias"]
+            blobs[f"scale{layer.removeprefix('bn')}"] = _as_blobs(gamma, beta)
+        elif parameter == "weight":
+            bias = [found.state[f"{module}.bias"]] if f"{module}.bias" in found.state else []
+            blobs[layer] = _as_blobs(found.state[name], *bias)
+    return filled(net, blobs)
+
+
+def _as_blobs(*arrays: NDArray[np.float32]) -> tuple[Blob, ...]:
+    return tuple(Blob(one.shape, one) for one in arrays)
+
+
+class Target(NamedTuple):
+    """A format to export to: its files' suffix, the conventions it implies, who writes it."""
+
+    suffix: str
+    numerics: str | None
+    write: Callable[[Source, Path, str], list[Path]]
+
+
+TARGETS = {
+    "pth": Target(".pth", None, _write_state),
+    "safetensors": Target(".safetensors", None, _write_state),
+    "h5": Target(".h5", None, _write_archive),
+    "caffe": Target(".caffemodel", "caffe-v2", _write_caffe),
+    "tf": Target("", "tf-slim", _write_tf),
+    "tf-v1": Target("", "tf-slim", _write_tf_v1),
+    "npy": Target(".npy", "tf-slim", _write_npy),
+}

@@ -1,0 +1,187 @@
+"""Other programs' own files to archive: ``.npy``, deepdish ``.h5``, ``.pth``; and ours.
+
+Enters: a file, told by its content. Leaves: an `Archive` under the names of its program, and
+the scales that program ran the model at. Nothing in a file is executed.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..proto import deepdish, kaffe
+from ..proto.errors import FormatError, MismatchError, UsageError
+from . import hdf5, tensorflow, weights
+from .archive import Archive, Origin, Role, Tensor, tool
+from .caffe import non_finite
+from .deeplab_v2 import parameters
+from .files import sha256
+from .kinds import Kind, kind_of
+from .naming.deeplab_v2 import DROPPED, layout_of
+from .numerics import CAFFE_V2, JACCARD_SEGMENT, TF_SLIM, TORCH_HALFPIXEL, Numerics, profile
+
+Scales = tuple[float, ...]
+
+KAFFE_ROLES = {
+    "weights": Role.WEIGHT,
+    "biases": Role.BIAS,
+    "scale": Role.GAMMA,
+    "offset": Role.BETA,
+    "mean": Role.MEAN,
+    "variance": Role.VARIANCE,
+}
+
+
+class Habit(NamedTuple):
+    """How a program ran its models: under which conventions, at which scales."""
+
+    numerics: Numerics | None
+    scales: Scales
+
+
+# Layouts of a ``.pth`` that another program wrote. AdvSemiSeg's conventions are not settled
+# by its files, so they must be named.
+HABITS = {
+    "isht7": Habit(CAFFE_V2, (1.0, 0.75, 0.5)),
+    "kazuto1011": Habit(TORCH_HALFPIXEL, (1.0, 0.75, 0.5)),
+    "advsemiseg": Habit(None, (1.0,)),
+    "canonical": Habit(None, (1.0,)),
+}
+
+
+def read(path: Path, numerics: str | None = None) -> tuple[Archive, Scales | None]:
+    """Read any legacy file; None for the scales leaves them to the archive's graph.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged, or of no format that is read here.
+    MismatchError
+        ``numerics`` is not what the file says, or is needed and missing.
+
+    """
+    named = profile(numerics) if numerics else None
+    match kind_of(path):
+        case Kind.KAFFE:
+            return _archive(path, "caffe-tensorflow", named or TF_SLIM, _of_kaffe(path)), (1.0,)
+        case Kind.DEEPDISH:
+            return _deepdish(path, named or JACCARD_SEGMENT), (1.0,)
+        case Kind.ARCHIVE:
+            archive = hdf5.read(path)
+            _agree(path, archive.numerics, named)
+            return archive, None
+        case Kind.SAFETENSORS | Kind.PTH:
+            return _of_state(path, named)
+        case kind:
+            command = "convert tf" if kind is Kind.CHECKPOINT else "convert caffe"
+            raise FormatError(f"{path}: is a {kind.value}, use `deeplab-zoo {command}`.")
+
+
+def _archive(
+    path: Path,
+    framework: str,
+    numerics: Numerics,
+    tensors: Iterator[Tensor],
+    dropped: tuple[tuple[str, str], ...] = (),
+) -> Archive:
+    found = tuple(tensors)
+    origin = Origin(framework, {path.name: sha256(path)}, tool())
+    return Archive(origin, numerics, None, found, tuple(non_finite(found)), dropped)
+
+
+def _of_kaffe(path: Path) -> Iterator[Tensor]:
+    for layer, arrays in kaffe.read(path).items():
+        for name, array in arrays.items():
+            if name not in KAFFE_ROLES:
+                raise FormatError(
+                    f"{path}: {layer}/{name}: unknown parameter, expected one of "
+                    f"{', '.join(KAFFE_ROLES)}."
+                )
+            data = array
+            transform = "none"
+            if KAFFE_ROLES[name] is Role.WEIGHT and array.ndim in (2, 4):
+                data = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+                transform = "axes to PyTorch's order"
+            yield _tensor(layer, KAFFE_ROLES[name], data, f"{layer}/{name}", transform)
+
+
+def _deepdish(path: Path, numerics: Numerics) -> Archive:
+    variables = {
+        name: tensorflow.Stored(str(array.dtype), array.shape, lambda array=array: array)  # type: ignore[misc]
+        for name, array in deepdish.read(path).items()
+    }
+    found = tensorflow.tensors(variables, axes="pytorch")
+    return _archive(path, "tensorflow", numerics, iter(found.tensors), found.dropped)
+
+
+def _of_state(path: Path, named: Numerics | None) -> tuple[Archive, Scales]:
+    """Read a state dict: ours says what it is, another program's goes by its layout."""
+    state, described = weights.read_named(path)
+    if described:
+        ours = weights.read(path)
+        _agree(path, ours.numerics, named)
+        return of_weights(ours), ours.config.scales
+    layout = layout_of(list(state)) or ""
+    habit = HABITS.get(layout, Habit(CAFFE_V2, (1.0,)))
+    numerics = named or habit.numerics
+    if numerics is None:
+        raise UsageError(
+            f"{path}: a state dict in the {layout} layout, which does not tell the conventions it "
+            "was trained under. Name them: --numerics caffe-v2 (or another profile)."
+        )
+    dropped = tuple(
+        (name, reason)
+        for name in state
+        if (reason := DROPPED.get(name.rpartition(".")[2])) is not None
+    )
+    kept = {k: v for k, v in state.items() if k.rpartition(".")[2] not in DROPPED}
+    return _archive(path, "pytorch", numerics, _of_names(kept, path), dropped), habit.scales
+
+
+def _of_names(state: Mapping[str, NDArray[np.generic]], path: Path) -> Iterator[Tensor]:
+    """Tell roles by names: what has running statistics is a normalisation."""
+    norms = {name.rpartition(".")[0] for name in state if name.endswith("running_mean")}
+    roles = {
+        ("weight", False): Role.WEIGHT,
+        ("bias", False): Role.BIAS,
+        ("weight", True): Role.GAMMA,
+        ("bias", True): Role.BETA,
+        ("running_mean", True): Role.MEAN,
+        ("running_var", True): Role.VARIANCE,
+    }
+    for name, data in state.items():
+        module, _, parameter = name.rpartition(".")
+        role = roles.get((parameter, module in norms))
+        if role is None:
+            raise FormatError(f"{path}: {name}: expected a weight, bias or running statistic.")
+        yield _tensor(module, role, data, name, "none")
+
+
+def _tensor(
+    layer: str, role: Role, data: NDArray[np.generic], source: str, transform: str
+) -> Tensor:
+    dtype = data.dtype.newbyteorder("=")
+    if dtype.kind != "f":
+        raise FormatError(f"{source}: {dtype}, expected numbers with a fraction.")
+    if dtype != np.float32:
+        change = f"{dtype} {'rounded' if dtype.itemsize > 4 else 'widened'} to float32"
+        transform = change if transform == "none" else f"{change}, {transform}"
+    return Tensor(layer, role, np.asarray(data, np.float32), (source,), str(dtype), transform)
+
+
+def _agree(path: Path, found: Numerics, named: Numerics | None) -> None:
+    if named is not None and named != found:
+        raise MismatchError(
+            f"{path}: was trained under {found.name!r}, asked for {named.name!r}. "
+            "Leave --numerics out."
+        )
+
+
+def of_weights(found: weights.Weights) -> Archive:
+    """Return native weights as an archive under their canonical names."""
+    state = {name: found.state[name] for name in parameters(found.config)}
+    tensors = tuple(_of_names(state, Path("weights")))
+    origin = Origin("pytorch", found.origin.files, found.origin.tool)
+    return Archive(origin, found.numerics, None, tensors)

@@ -1,0 +1,148 @@
+"""TensorFlow to archive: a checkpoint's variables become named arrays in the normal form.
+
+Enters: variables by name. Leaves: the weights as `Tensor`, each with its role, and what was
+left behind by which rule (optimizer slots, step counters, bookkeeping). Also serves programs
+that kept TensorFlow's names in files of their own.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..proto.checkpoint import Checkpoint
+from ..proto.errors import MismatchError, UsageError, listing
+from .archive import Role, Tensor
+from .caffe import non_finite
+
+ROLES = {
+    "weights": Role.WEIGHT,
+    "biases": Role.BIAS,
+    "gamma": Role.GAMMA,
+    "beta": Role.BETA,
+    "moving_mean": Role.MEAN,
+    "moving_variance": Role.VARIANCE,
+}
+
+# Variables that are no part of the network.
+DROPS = (
+    (r"(.*/)?(Momentum|Adam|Adam_1|RMSProp|RMSProp_1|Adagrad)", "an optimizer's slot"),
+    (r"(.*/)?(beta1_power|beta2_power)", "an optimizer's state"),
+    (r"Variable(_\d+)?", "an unnamed gradient accumulator of train_msc.py"),
+    (r"(.*/)?(global_step|step|save_counter)", "a step counter"),
+    (r"_CHECKPOINTABLE_OBJECT_GRAPH", "bookkeeping of object-based checkpoints"),
+)
+UNSELECTED = "not selected by --variables"
+
+ANCHOR = "conv1/weights"  # Whatever stands before it in a checkpoint is the network's scope.
+OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a set of variables gave: tensors, and places with the rule that dropped them."""
+
+    tensors: tuple[Tensor, ...]
+    dropped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A variable to convert: its type as stored, its shape, and how to read it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[Any]]
+
+
+def stored(checkpoint: Checkpoint) -> dict[str, Stored]:
+    """Return a checkpoint's variables by name; object-based keys lose their suffix."""
+    return {
+        name.removesuffix(OBJECT_SUFFIX): Stored(one.dtype, one.shape, one.read)
+        for name, one in checkpoint.items()
+    }
+
+
+def tensors(
+    variables: Mapping[str, Stored], *, select: Sequence[str] = (), axes: str = "tensorflow"
+) -> Found:
+    """Read variables into the normal form.
+
+    Parameters
+    ----------
+    variables
+        By name; ``scope/layer/weights`` and so on, the scope is found and taken off.
+    select
+        Patterns (``*`` and ``?``) of the variables to take; none takes all.
+    axes
+        ``tensorflow``: convolutions are (height, width, in, out). ``pytorch``: as here.
+
+    Raises
+    ------
+    MismatchError
+        Variables that are neither weights nor known to be left behind; all are listed.
+    UsageError
+        A pattern that selects nothing.
+
+    """
+    for pattern in select:
+        if not any(fnmatchcase(name, pattern) for name in variables):
+            raise UsageError(f"--variables {pattern!r} selects none of {len(variables)} variables.")
+    scope = _scope(variables)
+    found: list[Tensor] = []
+    dropped: list[tuple[str, str]] = []
+    problems: list[str] = []
+    for name, variable in variables.items():
+        if select and not any(fnmatchcase(name, pattern) for pattern in select):
+            dropped.append((name, UNSELECTED))
+            continue
+        reason = _reason(name)
+        layer, _, parameter = name.removeprefix(scope).rpartition("/")
+        if reason:
+            dropped.append((name, reason))
+        elif parameter not in ROLES or not layer:
+            problems.append(f"{name}: {variable.dtype} {list(variable.shape)}")
+        elif "float" not in variable.dtype:
+            problems.append(f"{name}: {variable.dtype}, expected numbers with a fraction")
+        else:
+            found.append(_tensor(name, layer, ROLES[parameter], variable, axes))
+    if problems:
+        raise MismatchError(
+            f"{len(problems)} variables are neither weights nor known to be left behind:\n"
+            f"{listing(problems)}\n"
+            "To take only some variables: --variables PATTERN."
+        )
+    return Found(tuple(found), tuple(dropped), tuple(non_finite(found)))
+
+
+def _scope(names: Iterable[str]) -> str:
+    scopes = [name.removesuffix(ANCHOR) for name in names if name.endswith(ANCHOR)]
+    return min((one for one in scopes if not one or one.endswith("/")), key=len, default="")
+
+
+def _reason(name: str) -> str | None:
+    return next((reason for pattern, reason in DROPS if re.fullmatch(pattern, name)), None)
+
+
+def _tensor(name: str, layer: str, role: Role, variable: Stored, axes: str) -> Tensor:
+    data = variable.read()
+    transforms = []
+    if variable.dtype != "float32":
+        change = "rounded" if variable.dtype == "float64" else "widened"
+        transforms.append(f"{variable.dtype} {change} to float32")
+    if role is Role.WEIGHT and axes == "tensorflow" and data.ndim in (2, 4):
+        data = data.transpose(3, 2, 0, 1) if data.ndim == 4 else data.T
+        transforms.append("axes to out, in, height, width" if data.ndim == 4 else "transposed")
+    return Tensor(
+        layer,
+        role,
+        np.asarray(data, np.float32),
+        (name,),
+        variable.dtype,
+        ", ".join(transforms) or "none",
+    )

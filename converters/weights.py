@@ -195,7 +195,7 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
     import torch
 
     # rloss's checkpoints hold a NumPy number, best_pred, beside the state dict.
-    scalar = [np.dtype, type(np.dtype(np.float64)), np.float64(0).__reduce__()[0]]
+    scalar: list[Any] = [np.dtype, type(np.dtype(np.float64)), np.float64(0).__reduce__()[0]]
     try:
         with torch.serialization.safe_globals(scalar):
             found = torch.load(path, map_location="cpu", weights_only=True)

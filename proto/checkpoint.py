@@ -111,6 +111,8 @@ def _newest(folder: Path) -> Path:
     state = folder / STATE
     if not state.is_file():
         names = [name.removesuffix(".index") for name in _siblings(state) if ".index" in name]
+        if len(names) == 1:
+            return folder / names[0]
         raise FormatError(
             f"{folder}: is a folder without a file {STATE!r} that says which checkpoint is the "
             f"newest. Name one:\n{listing(sorted(names))}"

@@ -15,7 +15,8 @@ from google.protobuf.message import DecodeError
 from .checkpoint_records import check_version, shape_of, text
 from .checkpoint_slices import Slice, slice_of, sliced_name
 from .errors import FormatError
-from .table import CURE, Table, entries, mapped_file, placed
+from .source import mapped_file
+from .table import CURE, Table, entries, placed
 from .tensorflow_pb2 import BundleEntry, BundleHeader
 
 HEADER_KEY = b""

@@ -7,7 +7,6 @@ convolutions to (out, in, height, width) and matrices to (out, in).
 Heap: HDF5 File Format Specification 3.0, III.E.
 """
 
-import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from . import pickles
 from .errors import FormatError, listing
 from .hdf5 import child, floats, opened
+from .source import mapped_file
 
 Array = NDArray[np.generic]
 
@@ -64,8 +64,7 @@ def _variables(file: h5py.File, path: Path) -> dict[str, Array]:
 
 
 def _unpickled(data: h5py.Dataset, path: Path) -> dict[str, Array]:
-    with path.open("rb") as file:
-        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    whole = mapped_file(path)
     place = f"{path}: {data.name}"
     variables = pickles.load(_heap_object(whole, _row(data, whole, place), place), place)
     if not isinstance(variables, dict):

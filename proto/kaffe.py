@@ -7,7 +7,6 @@ Convolutions are (height, width, in, out), inner products (in, out).
 Header: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
-import mmap
 import pickle as code
 import re
 import struct
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from . import pickles
 from .errors import FormatError, listing
-from .source import head, sniff, wrong_kind
+from .source import mapped
 
 Array = NDArray[np.generic]
 
@@ -44,12 +43,7 @@ def read(path: Path) -> dict[str, dict[str, Array]]:
         The file is damaged, has another layout, or holds anything but arrays of numbers.
 
     """
-    kind = sniff(head(path))
-    if kind != "a NumPy array":
-        raise FormatError(wrong_kind(path, kind, EXPECTED))
-    with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return decode(data, str(path))
+    return decode(mapped(path, EXPECTED, "a NumPy array"), str(path))
 
 
 def decode(data: memoryview, place: str) -> dict[str, dict[str, Array]]:

@@ -6,6 +6,7 @@ the caller did not ask for, in words that say what to do.
 """
 
 import mmap
+import os
 from pathlib import Path
 
 from .errors import FormatError, StorageError, ZooError
@@ -73,8 +74,8 @@ def sniff(start: bytes) -> str:
     return "binary" if control else "text"
 
 
-def mapped(path: Path, expected: str) -> memoryview:
-    """Map a binary file that has no signature of its own (``expected`` names it).
+def mapped(path: Path, expected: str, kind: str = "binary") -> memoryview:
+    """Map a file that should be ``expected``, by its content (``kind``, see `sniff`).
 
     Raises
     ------
@@ -82,12 +83,21 @@ def mapped(path: Path, expected: str) -> memoryview:
         The file is missing, a folder, empty, or recognisably something else.
 
     """
-    start = head(path)
-    kind = sniff(start)
-    if kind != "binary":
-        raise FormatError(wrong_kind(path, kind, expected))
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    found = sniff(head(path))
+    if found != kind:
+        raise FormatError(wrong_kind(path, found, expected))
+    return mapped_file(path)
+
+
+def mapped_file(path: Path) -> memoryview:
+    """Map any file, whatever it holds; an empty one is an empty view."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def wrong_kind(path: Path, kind: str, expected: str) -> str:

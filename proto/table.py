@@ -5,8 +5,6 @@ for. Blocks may be raw or snappy, in one file; each carries a masked crc32c.
 Format: https://github.com/google/leveldb/blob/main/doc/table_format.md
 """
 
-import mmap
-import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,8 +17,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FormatError, StorageError
-from .source import HEAD, head, sniff, wrong_kind
+from .errors import FormatError
+from .source import HEAD, head, mapped_file, sniff, wrong_kind
 from .wire import varint
 
 FOOTER = 48
@@ -64,17 +62,6 @@ def placed(place: str) -> Iterator[None]:
         yield
     except FormatError as error:
         raise FormatError(f"{place}: {error}") from None
-
-
-def mapped_file(path: Path) -> memoryview:
-    """Map any file, whatever it holds; an empty one is an empty view."""
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def octets(view: memoryview) -> NDArray[np.uint8]:

@@ -130,6 +130,8 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
     shutil.copy(BASE / "v2.index", tmp_path / "model.ckpt-20000.index")
     with pytest.raises(ZooError, match=r"model\.ckpt-20000\.index"):
         open_checkpoint(tmp_path / "model.ckpt")
+    assert open_checkpoint(tmp_path).path.name.startswith("model.ckpt-20000")
+    shutil.copy(BASE / "v2.index", tmp_path / "model.ckpt-10000.index")
     with pytest.raises(FormatError, match=r"without a file 'checkpoint'(.|\n)*model\.ckpt-20000"):
         open_checkpoint(tmp_path)
     (tmp_path / "checkpoint").write_text("# nothing\n")

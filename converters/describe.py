@@ -1,4 +1,7 @@
-"""What is in a file: any format we read, without converting it."""
+"""What is in a file: any format we read, without converting it.
+
+Each reader imports its format when it is called: a text file must not cost HDF5 or torch.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +13,7 @@ import numpy as np
 from ..proto.records import Array, Net
 from .archive import Origin
 from .files import sha256
+from .kinds import Kind, kind_of
 from .naming.deeplab_v2 import LAYOUTS, to_canonical
 from .naming.families import looks_like
 from .naming.scheme import Values
@@ -71,6 +75,7 @@ class _Content:
     net: Net | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()  # Where it is more than the one.
 
 
 def describe(path: Path) -> Description:
@@ -82,13 +87,11 @@ def describe(path: Path) -> Description:
         The file is missing, damaged, or of no known format.
 
     """
-    from .kinds import kind_of
-
     kind = kind_of(path)
-    found = READERS[kind.name](path)
+    found = READERS[kind](path)
     rows = tuple(_row(name, data) for name, data in found.arrays)
     layers = tuple(_layer_rows(found.net)) if found.net else ()
-    files = _files(path)
+    files = found.files or (path,)
     return Description(
         path,
         sum(one.stat().st_size for one in files),
@@ -100,17 +103,6 @@ def describe(path: Path) -> Description:
         rows,
         found.notes,
     )
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    """Return the file, or those of a checkpoint."""
-    from .kinds import Kind, kind_of
-
-    if kind_of(path) is not Kind.CHECKPOINT:
-        return (path,)
-    from ..proto.checkpoint import open_checkpoint
-
-    return open_checkpoint(path).files
 
 
 def _of_net(net: Net) -> _Content:
@@ -142,7 +134,7 @@ def _checkpoint(path: Path) -> _Content:
     found = open_checkpoint(path)
     facts = {"format": found.format, "files": ", ".join(one.name for one in found.files)}
     arrays = ((name, one.read()) for name, one in found.items())
-    return _Content(_without_parameter(found), arrays, None, facts, found.notes)
+    return _Content(_without_parameter(found), arrays, None, facts, found.notes, found.files)
 
 
 def _kaffe(path: Path) -> _Content:
@@ -188,16 +180,16 @@ def _state(path: Path) -> _Content:
     )
 
 
-READERS: dict[str, Callable[[Path], _Content]] = {
-    "PROTOTXT": _prototxt,
-    "CAFFEMODEL": _caffemodel,
-    "SNAPSHOT": _snapshot,
-    "CHECKPOINT": _checkpoint,
-    "KAFFE": _kaffe,
-    "DEEPDISH": _deepdish,
-    "ARCHIVE": _archive,
-    "SAFETENSORS": _state,
-    "PTH": _state,
+READERS: dict[Kind, Callable[[Path], _Content]] = {
+    Kind.PROTOTXT: _prototxt,
+    Kind.CAFFEMODEL: _caffemodel,
+    Kind.SNAPSHOT: _snapshot,
+    Kind.CHECKPOINT: _checkpoint,
+    Kind.KAFFE: _kaffe,
+    Kind.DEEPDISH: _deepdish,
+    Kind.ARCHIVE: _archive,
+    Kind.SAFETENSORS: _state,
+    Kind.PTH: _state,
 }
 
 

@@ -3,13 +3,9 @@
 from enum import Enum
 from pathlib import Path
 
-import h5py
-
-from ..proto import deepdish, table
+from ..proto import table
 from ..proto.errors import FormatError
-from ..proto.hdf5 import opened
 from ..proto.source import head, sniff, wrong_kind
-from . import hdf5
 
 
 class Kind(Enum):
@@ -63,6 +59,13 @@ def kind_of(path: Path) -> Kind:
 
 
 def _kind_of_hdf5(path: Path) -> Kind:
+    # Here, so that telling a text file does not import HDF5.
+    import h5py
+
+    from ..proto import deepdish
+    from ..proto.hdf5 import opened
+    from . import hdf5
+
     with opened(path, "an HDF5 file of weights") as file:
         if file.attrs.get("format") == hdf5.FORMAT:
             return Kind.ARCHIVE

@@ -15,7 +15,6 @@ from ..proto import deepdish, kaffe
 from ..proto.errors import FormatError, MismatchError, UsageError
 from . import hdf5, tensorflow, weights
 from .archive import Archive, Origin, Role, Tensor, tool
-from .caffe import non_finite
 from .deeplab_v2 import parameters
 from .files import sha256
 from .kinds import Kind, kind_of
@@ -88,7 +87,7 @@ def _archive(
 ) -> Archive:
     found = tuple(tensors)
     origin = Origin(framework, {path.name: sha256(path)}, tool())
-    return Archive(origin, numerics, None, found, tuple(non_finite(found)), dropped)
+    return Archive(origin, numerics, None, found, tuple(tensorflow.notes_of(found)), dropped)
 
 
 def _of_kaffe(path: Path) -> Iterator[Tensor]:
@@ -166,7 +165,7 @@ def _tensor(
     if dtype.kind != "f":
         raise FormatError(f"{source}: {dtype}, expected numbers with a fraction.")
     if dtype != np.float32:
-        change = f"{dtype} {'rounded' if dtype.itemsize > 4 else 'widened'} to float32"
+        change = tensorflow.to_float32(str(dtype))
         transform = change if transform == "none" else f"{change}, {transform}"
     return Tensor(layer, role, np.asarray(data, np.float32), (source,), str(dtype), transform)
 

@@ -6,7 +6,7 @@ that kept TensorFlow's names in files of their own.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,6 +18,7 @@ from ..proto.checkpoint import Checkpoint
 from ..proto.errors import MismatchError, UsageError, listing
 from .archive import Role, Tensor
 from .caffe import non_finite
+from .naming.families import looks_like
 
 ROLES = {
     "weights": Role.WEIGHT,
@@ -31,6 +32,7 @@ ROLES = {
 # Variables that are no part of the network.
 DROPS = (
     (r"(.*/)?(Momentum|Adam|Adam_1|RMSProp|RMSProp_1|Adagrad)", "an optimizer's slot"),
+    (r".*/\.OPTIMIZER_SLOT/.*", "an optimizer's slot"),
     (r"(.*/)?(beta1_power|beta2_power)", "an optimizer's state"),
     (r"Variable(_\d+)?", "an unnamed gradient accumulator of train_msc.py"),
     (r"(.*/)?(global_step|step|save_counter)", "a step counter"),
@@ -38,7 +40,8 @@ DROPS = (
 )
 UNSELECTED = "not selected by --variables"
 
-ANCHOR = "conv1/weights"  # Whatever stands before it in a checkpoint is the network's scope.
+# Whatever stands before it in a checkpoint is the network's scope. Only DrSleep's has it.
+ANCHOR = "res2a_branch1/weights"
 OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -112,12 +115,29 @@ def tensors(
         else:
             found.append(_tensor(name, layer, ROLES[parameter], variable, axes))
     if problems:
+        family = looks_like(variables)
         raise MismatchError(
             f"{len(problems)} variables are neither weights nor known to be left behind:\n"
             f"{listing(problems)}\n"
-            "To take only some variables: --variables PATTERN."
+            + (f"It looks like {family}. " if family else "")
+            + "To take only some variables: --variables PATTERN."
         )
-    return Found(tuple(found), tuple(dropped), tuple(non_finite(found)))
+    return Found(tuple(found), tuple(dropped), tuple(notes_of(found)))
+
+
+def notes_of(found: Sequence[Tensor]) -> Iterator[str]:
+    """Note which tensors were not float32, and which hold NaN or infinity."""
+    types = dict.fromkeys(one.source_dtype for one in found if one.source_dtype != "float32")
+    for dtype in types:
+        names = [one.name for one in found if one.source_dtype == dtype]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        yield f"{to_float32(dtype)}: {', '.join(names[:3])}{more}"
+    yield from non_finite(found)
+
+
+def to_float32(dtype: str) -> str:
+    """Say what becomes of values of another type of floats."""
+    return f"{dtype} {'rounded' if dtype == 'float64' else 'widened'} to float32"
 
 
 def _scope(names: Iterable[str]) -> str:
@@ -133,8 +153,7 @@ def _tensor(name: str, layer: str, role: Role, variable: Stored, axes: str) -> T
     data = variable.read()
     transforms = []
     if variable.dtype != "float32":
-        change = "rounded" if variable.dtype == "float64" else "widened"
-        transforms.append(f"{variable.dtype} {change} to float32")
+        transforms.append(to_float32(variable.dtype))
     if role is Role.WEIGHT and axes == "tensorflow" and data.ndim in (2, 4):
         data = data.transpose(3, 2, 0, 1) if data.ndim == 4 else data.T
         transforms.append("axes to out, in, height, width" if data.ndim == 4 else "transposed")

@@ -81,7 +81,7 @@ def test_the_version_is_the_packages() -> None:
             2,
             "expected one of .safetensors, .pth, .h5",
         ),
-        (("export", "none.h5", "-o", "x.h5"), 2, "does not end in .pth"),
+        (("export", "none.h5", "-o", "x.h5"), 2, "expected a name that ends in .pth"),
         (("export", "none.h5", "--layout", "mine", "-o", "x.pth"), 2, "'canonical'"),
         (("inspect", "none"), 1, "none: no such file"),
     ],

@@ -88,8 +88,8 @@ def open_any(path: Path) -> Weights:
         case Kind.PROTOTXT:
             raise FormatError(f"{path}: is a prototxt, expected a file of weights.")
         case Kind.PTH | Kind.SAFETENSORS if not weights.read_named(path)[1]:
-            return to_native(legacy.read(path, CAFFE_V2.name)[0]).weights
-    return to_native(legacy.read(path)[0]).weights
+            return to_native(legacy.read(path, CAFFE_V2.name)).weights
+    return to_native(legacy.read(path)).weights
 
 
 def _published(stored: Net, path: Path) -> Archive:
@@ -103,7 +103,7 @@ def _published(stored: Net, path: Path) -> Archive:
         deploy_net(infer_config(shapes), 321, 321), stored, reset=lambda _: False
     )
     tensors, _ = caffe.tensors(net)
-    return Archive(Origin("caffe", {path.name: ""}, tool()), CAFFE_V2, None, tensors, notes)
+    return Archive(Origin("caffe", {path.name: ""}, tool()), CAFFE_V2, None, tensors, notes=notes)
 
 
 def _difference(name: str, one: Float32 | None, other: Float32 | None) -> Difference | None:

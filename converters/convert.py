@@ -99,8 +99,9 @@ def convert_tensorflow(
     head = Head(num_classes, reset_head, seed)
     out = _checked_output(out, head)
     archive = read_tensorflow(Path(checkpoint), variables)
-    native = to_native(archive, head, MULTI_SCALE if multi_scale else None)
-    return _write(archive, native, out, keep_hdf5)
+    if multi_scale:
+        archive = replace(archive, settings={"scales": MULTI_SCALE})
+    return _write(archive, to_native(archive, head), out, keep_hdf5)
 
 
 def convert_legacy(
@@ -139,13 +140,14 @@ def convert_legacy(
     """
     head = Head(num_classes, reset_head, seed)
     out = _checked_output(out, head)
-    archive, scales = legacy.read(Path(file), numerics)
+    archive = legacy.read(Path(file), numerics)
     if multi_scale is not None:
         scales = MULTI_SCALE if multi_scale else (1.0,)
+        archive = replace(archive, settings={**archive.settings, "scales": scales})
     if out.suffix == ".h5" and scheme_of(archive) is None:
         hdf5.write(archive, out)
         return None
-    return _write(archive, to_native(archive, head, scales), out, keep_hdf5)
+    return _write(archive, to_native(archive, head), out, keep_hdf5)
 
 
 def _checked_output(out: str | Path, head: Head) -> Path:
@@ -186,8 +188,8 @@ def read_tensorflow(path: Path, select: Sequence[str] = ()) -> Archive:
         TF_SLIM,
         None,
         found.tensors,
-        (*checkpoint.notes, *found.notes),
-        found.dropped,
+        notes=(*checkpoint.notes, *found.notes),
+        dropped=found.dropped,
     )
 
 
@@ -221,7 +223,7 @@ def read_caffe(
     files = {path.name: sha256(path) for path in (prototxt, caffemodel) if path}
     bare = replace(net, layers=tuple(replace(layer, blobs=()) for layer in net.layers))
     origin = Origin("caffe", files, tool())
-    return Archive(origin, CAFFE_V2, bare, tensors, notes + found)
+    return Archive(origin, CAFFE_V2, bare, tensors, notes=notes + found)
 
 
 def _keeps(layer: str, graph: Net) -> bool:

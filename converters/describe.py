@@ -193,9 +193,9 @@ READERS: dict[Kind, Callable[[Path], _Content]] = {
 }
 
 
-def _origin_facts(origin: Origin, numerics: Numerics) -> dict[str, str]:
+def _origin_facts(origin: Origin, numerics: Numerics | None) -> dict[str, str]:
     return {
-        "numerics": numerics.name,
+        "numerics": numerics.name if numerics else "not known",
         "made by": origin.tool,
         **{f"from {name}": digest for name, digest in origin.files.items()},
     }

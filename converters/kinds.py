@@ -44,7 +44,7 @@ def kind_of(path: Path) -> Kind:
         The file is of no format that is read here.
 
     """
-    if not path.is_file() or ".data-" in path.name:
+    if ".data-" in path.name or path.is_dir() or _is_prefix(path):
         return Kind.CHECKPOINT
     signature = sniff(head(path))
     if signature in _BY_SIGNATURE:
@@ -56,6 +56,12 @@ def kind_of(path: Path) -> Kind:
     if signature == "an HDF5 file":
         return _kind_of_hdf5(path)
     raise FormatError(wrong_kind(path, signature, READABLE))
+
+
+def _is_prefix(path: Path) -> bool:
+    """Tell a checkpoint's prefix, which is no file, by the files that begin with it."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else iter(())
+    return not path.is_file() and any(one.name.startswith(path.name) for one in beside)
 
 
 def _kind_of_hdf5(path: Path) -> Kind:

@@ -1,6 +1,6 @@
 """Other programs' own files to archive: ``.npy``, deepdish ``.h5``, ``.pth``; and ours.
 
-Enters: a file, told by its content. Leaves: an `Archive` under the names of its program, and
+Enters: a file, told by its content. Leaves: an `Archive` under the names of its program, with
 the scales that program ran the model at. Nothing in a file is executed.
 """
 
@@ -50,8 +50,8 @@ HABITS = {
 }
 
 
-def read(path: Path, numerics: str | None = None) -> tuple[Archive, Scales | None]:
-    """Read any legacy file; None for the scales leaves them to the archive's graph.
+def read(path: Path, numerics: str | None = None) -> Archive:
+    """Read any legacy file; ``numerics`` names the profile where the file cannot tell.
 
     Raises
     ------
@@ -64,13 +64,13 @@ def read(path: Path, numerics: str | None = None) -> tuple[Archive, Scales | Non
     named = profile(numerics) if numerics else None
     match kind_of(path):
         case Kind.KAFFE:
-            return _archive(path, "caffe-tensorflow", named or TF_SLIM, _of_kaffe(path)), (1.0,)
+            return _archive(path, "caffe-tensorflow", named or TF_SLIM, _of_kaffe(path))
         case Kind.DEEPDISH:
-            return _deepdish(path, named or JACCARD_SEGMENT), (1.0,)
+            return _deepdish(path, named or JACCARD_SEGMENT)
         case Kind.ARCHIVE:
             archive = hdf5.read(path)
             _agree(path, archive.numerics, named)
-            return archive, None
+            return archive
         case Kind.SAFETENSORS | Kind.PTH:
             return _of_state(path, named)
         case kind:
@@ -81,13 +81,15 @@ def read(path: Path, numerics: str | None = None) -> tuple[Archive, Scales | Non
 def _archive(
     path: Path,
     framework: str,
-    numerics: Numerics,
+    numerics: Numerics | None,
     tensors: Iterator[Tensor],
     dropped: tuple[tuple[str, str], ...] = (),
+    scales: Scales = (1.0,),
 ) -> Archive:
     found = tuple(tensors)
     origin = Origin(framework, {path.name: sha256(path)}, tool())
-    return Archive(origin, numerics, None, found, tuple(tensorflow.notes_of(found)), dropped)
+    notes = tuple(tensorflow.notes_of(found))
+    return Archive(origin, numerics, None, found, {"scales": scales}, notes, dropped)
 
 
 def _of_kaffe(path: Path) -> Iterator[Tensor]:
@@ -115,17 +117,17 @@ def _deepdish(path: Path, numerics: Numerics) -> Archive:
     return _archive(path, "tensorflow", numerics, iter(found.tensors), found.dropped)
 
 
-def _of_state(path: Path, named: Numerics | None) -> tuple[Archive, Scales]:
+def _of_state(path: Path, named: Numerics | None) -> Archive:
     """Read a state dict: ours says what it is, another program's goes by its layout."""
     state, described = weights.read_named(path)
     if described:
         ours = weights.read(path)
         _agree(path, ours.numerics, named)
-        return of_weights(ours), ours.config.scales
+        return of_weights(ours)
     layout = layout_of(list(state)) or ""
-    habit = HABITS.get(layout, Habit(CAFFE_V2, (1.0,)))
+    habit = HABITS.get(layout, Habit(None, (1.0,)))
     numerics = named or habit.numerics
-    if numerics is None:
+    if numerics is None and layout:
         raise UsageError(
             f"{path}: a state dict in the {layout} layout, which does not tell the conventions it "
             "was trained under. Name them: --numerics caffe-v2 (or another profile)."
@@ -136,7 +138,7 @@ def _of_state(path: Path, named: Numerics | None) -> tuple[Archive, Scales]:
         if (reason := DROPPED.get(name.rpartition(".")[2])) is not None
     )
     kept = {k: v for k, v in state.items() if k.rpartition(".")[2] not in DROPPED}
-    return _archive(path, "pytorch", numerics, _of_names(kept, path), dropped), habit.scales
+    return _archive(path, "pytorch", numerics, _of_names(kept, path), dropped, habit.scales)
 
 
 def _of_names(state: Mapping[str, NDArray[np.generic]], path: Path) -> Iterator[Tensor]:
@@ -170,8 +172,8 @@ def _tensor(
     return Tensor(layer, role, np.asarray(data, np.float32), (source,), str(dtype), transform)
 
 
-def _agree(path: Path, found: Numerics, named: Numerics | None) -> None:
-    if named is not None and named != found:
+def _agree(path: Path, found: Numerics | None, named: Numerics | None) -> None:
+    if named is not None and found is not None and named != found:
         raise MismatchError(
             f"{path}: was trained under {found.name!r}, asked for {named.name!r}. "
             "Leave --numerics out."
@@ -183,4 +185,5 @@ def of_weights(found: weights.Weights) -> Archive:
     state = {name: found.state[name] for name in parameters(found.config)}
     tensors = tuple(_of_names(state, Path("weights")))
     origin = Origin("pytorch", found.origin.files, found.origin.tool)
-    return Archive(origin, found.numerics, None, tensors)
+    settings = {"scales": found.config.scales, "rates": tuple(map(float, found.config.rates))}
+    return Archive(origin, found.numerics, None, tensors, settings)

@@ -78,12 +78,8 @@ def is_backbone(layer: str, scheme: str = "caffe") -> bool:
     return found is not None and not found[0].startswith(HEAD)
 
 
-def to_native(
-    archive: Archive, head: Head | None = None, scales: tuple[float, ...] | None = None
-) -> Native:
+def to_native(archive: Archive, head: Head | None = None) -> Native:
     """Make a DeepLab v2's weights of an archive.
-
-    ``scales`` makes a multi-scale model of weights whose source has no graph to tell.
 
     Raises
     ------
@@ -97,6 +93,11 @@ def to_native(
     if scheme is None:
         raise MismatchError(_foreign(archive))
 
+    if archive.numerics is None:
+        raise MismatchError(
+            "the archive does not tell the conventions it was trained under, so it makes no model."
+        )
+
     def dropped(tensor: Tensor) -> str | None:
         if scheme == "advsemiseg" and _is_unused_branch(tensor.layer):
             return UNUSED_BRANCH
@@ -109,8 +110,7 @@ def to_native(
 
     conversion = rename(archive, module, dropped)
     shapes = {name: data.shape for name, data in conversion.state.items()}
-    told: dict[str, Any] = {"scales": scales} if scales else {}
-    config = infer_config(shapes, **{**_of_graph(archive.graph), **told})
+    config = infer_config(shapes, **{**_of_graph(archive.graph), **_of_settings(archive)})
     state = dict(conversion.state)
     fresh: tuple[str, ...] = ()
     if head.reset:
@@ -175,6 +175,16 @@ def _foreign(archive: Archive) -> str:
         + (f"It looks like {family}. " if family else "")
         + f"They begin: {', '.join(layers[:5])}."
     )
+
+
+def _of_settings(archive: Archive) -> dict[str, Any]:
+    told: dict[str, Any] = dict(archive.settings)
+    if "rates" in told:
+        told["rates"] = tuple(int(rate) for rate in told["rates"])
+    unknown = set(told) - {"rates", "scales"}
+    if unknown:
+        raise MismatchError(f"archive: unknown settings {sorted(unknown)}, expected rates, scales.")
+    return told
 
 
 def _of_graph(graph: Net | None) -> Mapping[str, Any]:

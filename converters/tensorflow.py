@@ -6,6 +6,7 @@ that kept TensorFlow's names in files of their own.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -64,10 +65,18 @@ class Stored:
 
 
 def stored(checkpoint: Checkpoint) -> dict[str, Stored]:
-    """Return a checkpoint's variables by name; object-based keys lose their suffix."""
+    """Return a checkpoint's variables by name.
+
+    An object-based checkpoint has keys instead; a variable's own name is used where no other
+    has it, else the key.
+    """
+    own = checkpoint.full_names
+    count = Counter(own.values())
     return {
-        name.removesuffix(OBJECT_SUFFIX): Stored(one.dtype, one.shape, one.read)
-        for name, one in checkpoint.items()
+        own[key] if count[own.get(key, "")] == 1 else key.removesuffix(OBJECT_SUFFIX): Stored(
+            one.dtype, one.shape, one.read
+        )
+        for key, one in checkpoint.items()
     }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.source import head, sniff, wrong_kind
 from . import rename
-from .archive import Float32, Origin
+from .archive import Float32, Origin, contiguous
 from .deeplab_v2 import FAMILY, DeepLabV2Config, infer_config, parameters
 from .files import replacing
 from .naming.deeplab_v2 import (
@@ -106,7 +106,7 @@ def _write_safetensors(
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in sorted(state):
-        file.write(np.ascontiguousarray(state[name], "<f4").data)
+        file.write(contiguous(state[name]).data)
 
 
 def _write_pth(state: Mapping[str, Float32], described: str, file: BinaryIO) -> None:

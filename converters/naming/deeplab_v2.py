@@ -6,6 +6,7 @@ In a state dict a module's name is followed by ``.weight``, ``.bias``, ``.runnin
 
 from collections.abc import Mapping, Sequence
 
+from .families import foreign
 from .scheme import Value, Values, read, write
 
 # fmt: off
@@ -95,6 +96,8 @@ def context_of(blocks: Sequence[int], scale: float = 1.0, labels: str = "voc12")
 
 def layout_of(names: Sequence[str]) -> str | None:
     """Return the layout that most of a state dict's names are of, None if none is."""
+    if foreign(names):
+        return None
     modules = {name.rpartition(".")[0] for name in names}
     found = {
         layout: sum(to_canonical(layout, module) is not None for module in modules)

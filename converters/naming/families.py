@@ -3,11 +3,9 @@
 import re
 from collections.abc import Iterable
 
-# A name that only this family has -> what to call it. The first match tells.
-FAMILIES = (
-    (r"(.*/)?res4b\d+_branch2a(/weights)?", "DeepLab v2 ResNet in Caffe's names"),
-    (r"(Scale\.)?layer5\.conv2d_list\..*", "DeepLab v2 ResNet in isht7's or AdvSemiSeg's names"),
-    (r"base\.aspp\..*", "DeepLab v2 ResNet in kazuto1011's names"),
+# A name that only this family has -> what to call it. The first match tells. DeepLab v3 and
+# v3+ share their backbone's names with v2, so these must be looked for first.
+FOREIGN = (
     (r"layer1\.conv1\.conv\..*", "DeepLab v1 ResNet in kazuto1011's names"),
     (r"resnet_v1_\d+/block\d/unit_\d+/bottleneck_v1/.*", "ImageNet ResNet v1 of TensorFlow-Slim"),
     (r"resnet_v2_\d+/.*", "ImageNet ResNet v2 of TensorFlow-Slim"),
@@ -20,13 +18,29 @@ FAMILIES = (
     (r"decode_head\..*", "a segmentor of OpenMMLab"),
     (r"conv1_1(/weights|_.*|\[0\])?", "a VGG network"),
     (r"fc1000(/.*)?", "an ImageNet classifier in Caffe's names"),
-)  # fmt: skip
+)
+
+FAMILIES = (
+    (r"(.*/)?res4b\d+_branch2a(/weights)?", "DeepLab v2 ResNet in Caffe's names"),
+    (r"(Scale\.)?layer5\.conv2d_list\..*", "DeepLab v2 ResNet in isht7's or AdvSemiSeg's names"),
+    (r"base\.aspp\..*", "DeepLab v2 ResNet in kazuto1011's names"),
+    *FOREIGN,
+)
 
 
 def looks_like(names: Iterable[str]) -> str | None:
     """Name the family that some of the names belong to, None for none we know."""
+    return _first(FAMILIES, names)
+
+
+def foreign(names: Iterable[str]) -> str | None:
+    """Name the family of a network that has no native model, None where it may have one."""
+    return _first(FOREIGN, names)
+
+
+def _first(families: Iterable[tuple[str, str]], names: Iterable[str]) -> str | None:
     found = list(names)
-    for pattern, family in FAMILIES:
+    for pattern, family in families:
         if any(re.fullmatch(pattern, name) for name in found):
             return family
     return None

@@ -133,7 +133,7 @@ def test_convert_then_inspect_then_export(
         assert "DeepLab v2" in shown
     exported = run("export", "x.h5", "--layout", "isht7", "-o", "y.pth", cwd=tmp_path)
     assert "wrote y.pth" in exported.stdout
-    assert "layout" in run("inspect", "y.pth", cwd=tmp_path).stdout
+    assert "PyTorch state dict" in run("inspect", "y.pth", cwd=tmp_path).stdout
 
 
 def test_json_answers_are_json(

@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,8 @@ from deeplab_zoo.converters import hdf5
 from deeplab_zoo.converters.archive import Archive
 from deeplab_zoo.converters.convert import read_caffe
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
-from deeplab_zoo.proto.errors import FormatError
+from deeplab_zoo.converters.native import to_native
+from deeplab_zoo.proto.errors import FormatError, MismatchError
 
 Make = Callable[..., tuple[Path, Path]]
 
@@ -87,8 +89,6 @@ def test_the_raw_sums_and_the_factor_give_the_statistics_back(path: Path) -> Non
 
 
 def test_layer_names_with_slashes_stay_one_layer(archive: Archive, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     odd = replace(archive.tensors[0], layer="inception/1x1 a%b.")
     hdf5.write(replace(archive, tensors=(odd,)), tmp_path / "odd.h5")
     assert hdf5.read(tmp_path / "odd.h5").tensors[0].layer == "inception/1x1 a%b."
@@ -100,6 +100,13 @@ Damage = Callable[[h5py.File], object]
 def delete(name: str) -> Damage:
     def damage(file: h5py.File) -> None:
         del file[name]
+
+    return damage
+
+
+def delete_attribute(name: str, at: str) -> Damage:
+    def damage(file: h5py.File) -> None:
+        del file[at].attrs[name]
 
     return damage
 
@@ -128,7 +135,7 @@ def put(name: str, value: object) -> Damage:
         ),
         (attribute("version", 2), "archive version 2, expected at most 1.*upgrade"),
         (delete("tensors"), "/tensors: missing"),
-        (delete("numerics"), "/numerics: missing"),
+        (delete_attribute("mean", "numerics"), "/numerics: attribute 'mean' is missing"),
         (put("tensors/bn_conv1/mean", np.zeros(4)), "bn_conv1/mean: float64, expected float32"),
         (put("tensors/bn_conv1/mean", np.zeros(4, "i4")), "mean: numbers of type int32"),
         (put("tensors/bn_conv1/mean", h5py.ExternalLink("x.h5", "/")), "a link to elsewhere"),
@@ -147,6 +154,21 @@ def test_a_damaged_archive_is_refused_with_the_place(
         damage(file)
     with pytest.raises(FormatError, match=complaint):
         hdf5.read(path)
+
+
+def test_an_archive_without_conventions_reads_but_makes_no_model(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["numerics"]
+    found = hdf5.read(path)
+    assert found.numerics is None
+    with pytest.raises(MismatchError, match="does not tell the conventions"):
+        to_native(found)
+
+
+def test_settings_are_kept_where_there_is_no_graph(archive: Archive, tmp_path: Path) -> None:
+    told = replace(archive, graph=None, settings={"scales": (1.0, 0.75), "rates": (6, 12)})
+    hdf5.write(told, tmp_path / "told.h5")
+    assert hdf5.read(tmp_path / "told.h5").settings == told.settings
 
 
 def test_an_unknown_role_is_refused(path: Path) -> None:

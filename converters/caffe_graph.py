@@ -151,6 +151,12 @@ def select(net: Net, phase: str = "TEST", stages: tuple[str, ...] = (), level: i
 
 IDENTITIES = frozenset({"Dropout", "Split"})  # In the TEST phase.
 
+# Layers that bring data in; what they read it from does not matter here.
+SOURCES = frozenset({
+    "Input", "Data", "DenseImageData", "DummyData", "HDF5Data", "ImageData", "ImageSegData",
+    "MemoryData", "WindowData",
+})  # fmt: skip
+
 
 def enter(table: Table, net: Net, module_of: Callable[[str], str]) -> dict[int, str]:
     """Enter a net's computation into ``table``; return its nodes' numbers and places.
@@ -167,8 +173,14 @@ def enter(table: Table, net: Net, module_of: Callable[[str], str]) -> dict[int, 
     value: dict[str, int] = {}
     found: dict[int, str] = {}
     folded = scale_targets(net)
+    image = _image(net)
     for layer in net.layers:
         inputs = []
+        if layer.type in SOURCES:
+            for top in layer.tops:
+                value[top] = table.add("input" if top == image else f"input {top}")
+                found.setdefault(value[top], layer.place)
+            continue
         for bottom in layer.bottoms:
             if bottom not in value:
                 raise FormatError(f"{layer.place}: reads {bottom!r}, which no layer above writes.")
@@ -180,6 +192,12 @@ def enter(table: Table, net: Net, module_of: Callable[[str], str]) -> dict[int, 
     return found
 
 
+def _image(net: Net) -> str:
+    """Return the blob that is the network's image: ``data``, or the first that comes in."""
+    tops = [top for layer in net.layers if layer.type in SOURCES for top in layer.tops]
+    return "data" if "data" in tops else (tops or ["data"])[0]
+
+
 def _enter_layer(
     table: Table,
     layer: Layer,
@@ -189,8 +207,6 @@ def _enter_layer(
 ) -> int:
     params = layer.params
     match layer.type:
-        case "Input":
-            return table.add("input" if layer.name == "data" else f"input {layer.name}")
         case "Convolution":
             return table.add(
                 "convolution", module_of(layer.name), inputs, **_convolution_settings(layer)

@@ -92,11 +92,14 @@ def to_native(archive: Archive, head: Head | None = None) -> Native:
     scheme = scheme_of(archive)
     if scheme is None:
         raise MismatchError(_foreign(archive))
-
     if archive.numerics is None:
         raise MismatchError(
             "the archive does not tell the conventions it was trained under, so it makes no model."
         )
+
+    def module(layer: str) -> str | None:
+        found = to_canonical(scheme, layer)
+        return found[0] if found else None
 
     def dropped(tensor: Tensor) -> str | None:
         if scheme == "advsemiseg" and _is_unused_branch(tensor.layer):
@@ -104,41 +107,47 @@ def to_native(archive: Archive, head: Head | None = None) -> Native:
         fresh = head.reset and not is_backbone(tensor.layer, scheme)
         return "not part of the backbone: the head was reset" if fresh else None
 
-    def module(layer: str) -> str | None:
-        found = to_canonical(scheme, layer)
-        return found[0] if found else None
-
     conversion = rename(archive, module, dropped)
     shapes = {name: data.shape for name, data in conversion.state.items()}
     config = infer_config(shapes, **{**_of_graph(archive.graph), **_of_settings(archive)})
-    state = dict(conversion.state)
-    fresh: tuple[str, ...] = ()
+    config, started = _headed(conversion, config, head)
+    state = {**conversion.state, **started}
+    check(state, parameters(config))
+    notes = archive.notes + _compared(archive.graph, config, archive.numerics, reset=head.reset)
+    weights = Weights(state, config, archive.numerics, archive.origin)
+    return Native(weights, conversion, tuple(started), notes)
+
+
+def _headed(
+    conversion: Conversion, config: DeepLabV2Config, head: Head
+) -> tuple[DeepLabV2Config, dict[str, Float32]]:
+    """Return the config with the head that was asked for, and a fresh head's parameters."""
     if head.reset:
         config = replace(config, classes=head.classes or config.classes)
-        started = fresh_head(config, head.seed)
-        state |= started
-        fresh = tuple(started)
-    elif not any(name.startswith(HEAD) for name in state):
+        return config, fresh_head(config, head.seed)
+    if not any(name.startswith(HEAD) for name in conversion.state):
         raise MismatchError(
             "the file has no classifier (fc1_*_c0 and on). To start one afresh: --reset-head."
         )
-    elif head.classes not in (None, config.classes):
+    if head.classes not in (None, config.classes):
         raise MismatchError(
             f"the file has {config.classes} classes, asked for {head.classes}. To start a head "
             "of another size afresh: --reset-head."
         )
-    check(state, parameters(config))
-    notes = list(archive.notes)
-    if archive.graph is not None:
-        found = list(_differences(archive.graph, config, archive.numerics))
-        if found and not head.reset:
-            raise MismatchError(
-                f"the file's network is not the DeepLab v2 it looks like:\n{listing(found)}\n"
-                "Its weights would give other results in this model, so they are not converted."
-            )
-        notes += [f"initialisation only, the file's network differs: {one}" for one in found[:3]]
-    weights = Weights(state, config, archive.numerics, archive.origin)
-    return Native(weights, conversion, fresh, tuple(notes))
+    return config, {}
+
+
+def _compared(
+    graph: Net | None, config: DeepLabV2Config, numerics: Numerics, *, reset: bool
+) -> tuple[str, ...]:
+    """Refuse a graph that computes something else; weights that only start a training may."""
+    found = _differences(graph, config, numerics) if graph is not None else []
+    if found and not reset:
+        raise MismatchError(
+            f"the file's network is not the DeepLab v2 it looks like:\n{listing(found)}\n"
+            "Its weights would give other results in this model, so they are not converted."
+        )
+    return tuple(f"initialisation only, the file's network differs: {one}" for one in found[:3])
 
 
 def fresh_head(config: DeepLabV2Config, seed: int) -> dict[str, Float32]:
@@ -209,11 +218,14 @@ def _of_graph(graph: Net | None) -> Mapping[str, Any]:
     return known
 
 
+def _named(layer: str) -> str:
+    found = to_canonical("caffe", layer)
+    return found[0] if found else layer
+
+
 def _differences(graph: Net, config: DeepLabV2Config, numerics: Numerics) -> list[str]:
     """List where the file's network and the model's differ; empty when they are the same."""
     table = Table()
     expected = network(table, config, numerics.bn_eps)
-    found = caffe_graph.enter(
-        table, caffe_graph.select(graph), lambda layer: (to_canonical("caffe", layer) or [layer])[0]
-    )
+    found = caffe_graph.enter(table, caffe_graph.select(graph), _named)
     return [] if expected in found else list(differences(table, expected, found))

@@ -479,3 +479,26 @@ def test_files_that_are_no_weights_are_refused_and_never_executed(
 
 def test_a_prototxt_written_by_the_demo_says_what_it_is(files: tuple[Path, Path]) -> None:
     assert prototxt.read(files[0]).name == "deeplab_v2"
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("with_text", [True, False])
+def test_a_training_net_and_its_snapshot_convert(
+    shared: Path, tmp_path: Path, with_text: bool
+) -> None:
+    folder = shared / "golden" / "caffe" / "train_step" / "msc"
+    native = deeplab_zoo.convert_caffe(
+        folder / "train.prototxt" if with_text else None,
+        folder / "final.caffemodel",
+        tmp_path / "x.safetensors",
+    )
+    assert native.weights.config.widths == (4, 8, 16, 32)
+    assert native.weights.config.scales == (1.0, 0.75, 0.5)
+
+
+def test_an_image_blob_of_another_name_is_the_image(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    text, binary = files
+    text.write_text(text.read_text().replace('"data"', '"image"'))
+    convert_to(tmp_path / "x.safetensors", (text, binary))

@@ -1,6 +1,6 @@
 """Read every golden Caffe file with the protobuf on the path; warnings are errors.
 
-    python .ci/read_golden.py EXPECTED_PROTOBUF_VERSION
+python .ci/read_golden.py EXPECTED_PROTOBUF_VERSION
 """
 
 import sys

@@ -3,7 +3,7 @@
 Each reader imports its format when it is called: a text file must not cost HDF5 or torch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from .archive import Origin
 from .files import sha256
 from .kinds import Kind, kind_of
 from .naming.deeplab_v2 import LAYOUTS, to_canonical
-from .naming.families import looks_like
+from .naming.families import foreign, looks_like
 from .naming.scheme import Values
 from .numerics import Numerics
 
@@ -76,6 +76,7 @@ class _Content:
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()  # Where it is more than the one.
+    scales: Sequence[float] = ()  # Where it is told otherwise than by a graph.
 
 
 def describe(path: Path) -> Description:
@@ -97,7 +98,7 @@ def describe(path: Path) -> Description:
         sum(one.stat().st_size for one in files),
         {one.name: sha256(one) for one in files},
         kind.value,
-        _content(found.names),
+        _content(found),
         found.facts,
         layers,
         rows,
@@ -130,11 +131,13 @@ def _snapshot(path: Path) -> _Content:
 
 def _checkpoint(path: Path) -> _Content:
     from ..proto.checkpoint import open_checkpoint
+    from . import tensorflow
 
     found = open_checkpoint(path)
     facts = {"format": found.format, "files": ", ".join(one.name for one in found.files)}
     arrays = ((name, one.read()) for name, one in found.items())
-    return _Content(_without_parameter(found), arrays, None, facts, found.notes, found.files)
+    names = tensorflow.layers(tensorflow.stored(found))
+    return _Content(names, arrays, None, facts, found.notes, found.files)
 
 
 def _kaffe(path: Path) -> _Content:
@@ -147,9 +150,10 @@ def _kaffe(path: Path) -> _Content:
 
 def _deepdish(path: Path) -> _Content:
     from ..proto import deepdish
+    from . import tensorflow
 
     found = deepdish.read(path)
-    return _Content(_without_parameter(found), found.items())
+    return _Content(tensorflow.layers(found), found.items())
 
 
 def _archive(path: Path) -> _Content:
@@ -161,7 +165,8 @@ def _archive(path: Path) -> _Content:
     names = [tensor.layer for tensor in archive.tensors]
     if archive.graph is not None:
         names += [layer.name for layer in archive.graph.layers]
-    return _Content(names, arrays, archive.graph, facts)
+    scales = archive.settings.get("scales", ())
+    return _Content(names, arrays, archive.graph, facts, scales=scales)
 
 
 def _state(path: Path) -> _Content:
@@ -169,15 +174,16 @@ def _state(path: Path) -> _Content:
 
     named, described = weights.read_named(path)
     facts: dict[str, str] = {}
+    scales: Sequence[float] = ()
     if described:
         found = weights.read(path)
         facts = {
             **_origin_facts(found.origin, found.numerics),
             "config": ", ".join(f"{k} {v}" for k, v in found.config.to_json().items()),
         }
-    return _Content(
-        [*named, *(name.rpartition(".")[0] for name in named)], named.items(), None, facts
-    )
+        scales = found.config.scales
+    names = [*named, *(name.rpartition(".")[0] for name in named)]
+    return _Content(names, named.items(), None, facts, scales=scales)
 
 
 READERS: dict[Kind, Callable[[Path], _Content]] = {
@@ -201,23 +207,22 @@ def _origin_facts(origin: Origin, numerics: Numerics | None) -> dict[str, str]:
     }
 
 
-def _without_parameter(names: Iterable[str]) -> list[str]:
-    return [name.rpartition("/")[0] for name in names]
-
-
-def _content(names: Iterable[str]) -> str:
+def _content(found: _Content) -> str:
     """Say what the names look like: layers, modules or variables, as the format has them."""
-    found = list(names)
-    ours = [values for name in found for values in _recognised(name)]
+    names = list(found.names)
+    ours = [values for name in names for values in _recognised(name)]
+    head = any("rate" in values for values in ours)
+    others = looks_like if not ours else foreign
+    if not head and (family := others([*names, *(f"{name}/weights" for name in names)])):
+        return family
     if not ours:
-        family = looks_like([*found, *(f"{name}/weights" for name in found)])
-        return family or "names that belong to no network we know"
-    form = (
-        "multi-scale" if len({values.get("scale", "") for values in ours}) > 1 else "single-scale"
-    )
-    return f"DeepLab v2 ResNet, {form}" + (
-        "" if any("rate" in values for values in ours) else ", without a classifier"
-    )
+        return "names that belong to no network we know"
+    form = ""
+    if len(found.scales) > 1 or len({values.get("scale", "") for values in ours}) > 1:
+        form = ", multi-scale"
+    elif found.scales or found.net:
+        form = ", single-scale"
+    return f"DeepLab v2 ResNet{form}" + ("" if head else ", without a classifier")
 
 
 def _recognised(name: str) -> Iterator[Values]:
@@ -253,13 +258,15 @@ def _row(name: str, data: Any) -> Row:
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
         return Row(name, values.shape, str(values.dtype), *NO_STATISTICS, values.size)
+    with np.errstate(over="ignore", invalid="ignore"):  # Of damaged float64.
+        mean, std = finite.mean(dtype=np.float64), finite.std(dtype=np.float64)
     return Row(
         name,
         values.shape,
         str(values.dtype),
         float(finite.min()),
         float(finite.max()),
-        float(finite.mean(dtype=np.float64)),
-        float(finite.std(dtype=np.float64)),
+        float(mean),
+        float(std),
         values.size - finite.size,
     )

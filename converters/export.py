@@ -100,6 +100,8 @@ def export(
     if layout not in LAYOUTS:
         raise UsageError(f"layout {layout!r} is unknown, expected one of {', '.join(LAYOUTS)}.")
     target = TARGETS[to]
+    if not out.name:
+        raise UsageError(f"{out}: is a folder, expected the name of a file to write.")
     if target.suffix and out.suffix != target.suffix:
         raise UsageError(f"{out}: expected a name that ends in {target.suffix} for {to}.")
     if layout != "canonical" and target.write is not _write_state:
@@ -147,9 +149,9 @@ def _write_archive(source: Source, out: Path, _: str) -> list[Path]:
 def _write_tf(source: Source, prefix: Path, _: str) -> list[Path]:
     index = prefix.with_name(f"{prefix.name}.index")
     data = prefix.with_name(f"{prefix.name}.data-00000-of-00001")
-    with (
-        replacing(data) as data_path,
+    with (  # The last to come is the index, as TensorFlow does it: without it there is nothing.
         replacing(index) as index_path,
+        replacing(data) as data_path,
         data_path.open("wb") as data_file,
         index_path.open("wb") as index_file,
     ):

@@ -44,7 +44,8 @@ def kind_of(path: Path) -> Kind:
         The file is of no format that is read here.
 
     """
-    if ".data-" in path.name or path.is_dir() or _is_prefix(path):
+    # The graph beside a checkpoint and its data tell nothing by their content.
+    if path.suffix == ".meta" or ".data-" in path.name or path.is_dir() or _is_prefix(path):
         return Kind.CHECKPOINT
     signature = sniff(head(path))
     if signature in _BY_SIGNATURE:
@@ -61,7 +62,8 @@ def kind_of(path: Path) -> Kind:
 def _is_prefix(path: Path) -> bool:
     """Tell a checkpoint's prefix, which is no file, by the files that begin with it."""
     beside = path.parent.iterdir() if path.parent.is_dir() else iter(())
-    return not path.is_file() and any(one.name.startswith(path.name) for one in beside)
+    start = path.name.partition("?")[0]  # model.ckpt-?????-of-00003 names all its shards.
+    return not path.is_file() and any(one.name.startswith(start) for one in beside)
 
 
 def _kind_of_hdf5(path: Path) -> Kind:

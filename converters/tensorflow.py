@@ -33,7 +33,7 @@ ROLES = {
 # Variables that are no part of the network.
 DROPS = (
     (r"(.*/)?(Momentum|Adam|Adam_1|RMSProp|RMSProp_1|Adagrad)", "an optimizer's slot"),
-    (r".*/\.OPTIMIZER_SLOT/.*", "an optimizer's slot"),
+    (r".+/\.OPTIMIZER_SLOT/.+", "an optimizer's slot"),
     (r"(.*/)?(beta1_power|beta2_power)", "an optimizer's state"),
     (r"Variable(_\d+)?", "an unnamed gradient accumulator of train_msc.py"),
     (r"(.*/)?(global_step|step|save_counter)", "a step counter"),
@@ -44,6 +44,7 @@ UNSELECTED = "not selected by --variables"
 # Whatever stands before it in a checkpoint is the network's scope. Only DrSleep's has it.
 ANCHOR = "res2a_branch1/weights"
 OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+SLOT = "/.OPTIMIZER_SLOT/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,13 @@ def stored(checkpoint: Checkpoint) -> dict[str, Stored]:
     """Return a checkpoint's variables by name.
 
     An object-based checkpoint has keys instead; a variable's own name is used where no other
-    has it, else the key.
+    has it, else the key. Only the key tells an optimizer's slot.
     """
-    own = checkpoint.full_names
-    count = Counter(own.values())
+    keys = {key: key.removesuffix(OBJECT_SUFFIX) for key in checkpoint}
+    own = {key: name for key, name in checkpoint.full_names.items() if name and SLOT not in key}
+    taken = Counter([*own.values(), *keys.values()])
     return {
-        own[key] if count[own.get(key, "")] == 1 else key.removesuffix(OBJECT_SUFFIX): Stored(
+        own[key] if taken[own.get(key, "")] == 1 else keys[key]: Stored(
             one.dtype, one.shape, one.read
         )
         for key, one in checkpoint.items()
@@ -147,6 +149,13 @@ def notes_of(found: Sequence[Tensor]) -> Iterator[str]:
 def to_float32(dtype: str) -> str:
     """Say what becomes of values of another type of floats."""
     return f"{dtype} {'rounded' if dtype == 'float64' else 'widened'} to float32"
+
+
+def layers(variables: Iterable[str]) -> list[str]:
+    """Return the layers that variables are of, for telling what they are."""
+    names = list(variables)
+    scope = _scope(names)
+    return [name.removeprefix(scope).rpartition("/")[0] for name in names]
 
 
 def _scope(names: Iterable[str]) -> str:

@@ -114,9 +114,7 @@ def test_native_weights_become_a_caffemodel_that_comes_home(
 
 
 @pytest.mark.parametrize("to", ["tf", "tf-v1"])
-def test_a_checkpoint_comes_back_through_the_archive(
-    store: Store, tmp_path: Path, to: str
-) -> None:
+def test_a_checkpoint_comes_back_through_the_archive(store: Store, tmp_path: Path, to: str) -> None:
     expected = variables(weights.read(store()))
     with (
         (tmp_path / "a.ckpt.index").open("wb") as index,
@@ -218,10 +216,13 @@ def test_an_npy_comes_back_byte_for_byte(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"scales": (1.0, 0.75, 0.5)}, {"rates": (2, 5, 9)}, {"rates": (3,), "scales": (1.0, 0.5)}],
+    ("numerics", "changes"),
+    [
+        (TF_SLIM, {"scales": (1.0, 0.75, 0.5)}),
+        (CAFFE_V2, {"rates": (2, 5, 9)}),
+        (CAFFE_V2, {"rates": (3,), "scales": (1.0, 0.5)}),
+    ],
 )
-@pytest.mark.parametrize("numerics", [TF_SLIM, CAFFE_V2])
 def test_an_archive_keeps_all_of_the_model(
     store: Store,
     tiny_config: DeepLabV2Config,
@@ -306,7 +307,7 @@ def test_a_prototxt_of_mixed_numerics_states_the_epsilon_of_the_weights(
     ],
 )
 def test_targets_names_and_layouts_that_cannot_be_are_refused(
-    store: Store, tmp_path: Path, out: str, how: dict[str, str], complaint: str
+    store: Store, tmp_path: Path, out: str, how: dict[str, Any], complaint: str
 ) -> None:
     source = store()
     with pytest.raises(UsageError, match=complaint):
@@ -314,12 +315,31 @@ def test_targets_names_and_layouts_that_cannot_be_are_refused(
     assert {one.name for one in tmp_path.iterdir()} == {source.name}
 
 
-@pytest.mark.parametrize("name", ["", ".", "folder/"])
-def test_a_checkpoints_prefix_must_be_a_name(store: Store, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("to", "name"), [("tf", "."), ("tf", "/"), ("tf-v1", "folder/")])
+def test_a_checkpoints_prefix_must_be_a_name(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, name: str
+) -> None:
     source = store()
     (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(deeplab_zoo.ZooError, match="is a folder"):
-        deeplab_zoo.export(source, f"{tmp_path}/{name}", to="tf-v1")
+        deeplab_zoo.export(source, name, to=to)
+
+
+def test_a_checkpoints_index_comes_after_its_data(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = store()
+    named: list[str] = []
+    replace_file = Path.replace
+
+    def note(path: Path, target: Path) -> Path:
+        named.append(target.name)
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    deeplab_zoo.export(source, tmp_path / "y", to="tf")
+    assert named == ["y.data-00000-of-00001", "y.index"]
 
 
 @pytest.mark.parametrize("to", TARGETS)

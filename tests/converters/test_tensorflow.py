@@ -19,6 +19,7 @@ from deeplab_zoo.converters.native import Head, Native, to_native
 from deeplab_zoo.converters.weights import read as read_weights
 from deeplab_zoo.proto.checkpoint_write import write_v1, write_v2
 from deeplab_zoo.proto.errors import MismatchError, UsageError, ZooError
+from deeplab_zoo.proto.tensorflow_pb2 import ObjectGraph
 
 NETWORK = ("conv1/*", "bn*", "res*", "fc1*")
 PARTS = {
@@ -214,11 +215,49 @@ def test_slots_counters_and_accumulators_are_dropped_by_named_rules(
     assert len(native.weights.state) == len(tiny)
 
 
+END = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def object_graph(names: Mapping[str, str]) -> np.ndarray[Any, Any]:
+    """The variable that tells an object-based checkpoint's names by key."""
+    graph = ObjectGraph()
+    for key, name in names.items():
+        graph.nodes.add().attributes.add(checkpoint_key=key.encode(), full_name=name.encode())
+    return np.array(graph.SerializeToString(), object)
+
+
+def test_an_object_based_checkpoint_goes_by_the_variables_own_names(
+    tiny: Arrays, save: Save
+) -> None:
+    slot = f"net/0/kernel/.OPTIMIZER_SLOT/sgd/momentum{END}"
+    keys = {f"net/{index}/kernel{END}": name for index, name in enumerate(tiny)}
+    variables: Arrays = {key: tiny[name] for key, name in keys.items()}
+    variables |= {slot: tiny["conv1/weights"], f"save_counter{END}": np.array(3, "i8")}
+    named = keys | {slot: "SGD/conv1/weights/momentum", f"save_counter{END}": ""}
+    variables["_CHECKPOINTABLE_OBJECT_GRAPH"] = object_graph(named)
+    native = native_of(save(variables))
+    assert native.conversion.sources["backbone.conv1.weight"] == ("conv1/weights",)
+    assert dict(native.conversion.dropped) == {
+        slot.removesuffix(END): "an optimizer's slot",
+        "save_counter": "a step counter",
+        "_CHECKPOINTABLE_OBJECT_GRAPH": "bookkeeping of object-based checkpoints",
+    }
+
+
+def test_names_that_variables_share_give_way_to_the_keys(tiny: Arrays, save: Save) -> None:
+    variables: Arrays = {f"{name}{END}": data for name, data in tiny.items()}
+    variables |= {f"global_step{END}": np.array(3), f"step{END}": np.array(4)}
+    named = dict.fromkeys(variables, "shared") | {f"step{END}": "global_step"}
+    variables["_CHECKPOINTABLE_OBJECT_GRAPH"] = object_graph(named)
+    native = native_of(save(variables))
+    assert len(native.weights.state) == len(tiny)
+    assert {"global_step", "step"} <= set(dict(native.conversion.dropped))
+
+
 def test_an_object_based_optimizers_slots_are_dropped(tiny: Arrays, save: Save) -> None:
-    end = "/.ATTRIBUTES/VARIABLE_VALUE"
-    variables = {f"model/{name}{end}": data for name, data in tiny.items()}
-    slot = f"model/conv1/weights/.OPTIMIZER_SLOT/optimizer/momentum{end}"
-    counters = {f"{name}{end}": np.array(3, "i8") for name in ("step", "save_counter")}
+    variables = {f"model/{name}{END}": data for name, data in tiny.items()}
+    slot = f"model/conv1/weights/.OPTIMIZER_SLOT/optimizer/momentum{END}"
+    counters = {f"{name}{END}": np.array(3, "i8") for name in ("step", "save_counter")}
     native = native_of(save(variables | counters | {slot: tiny["conv1/weights"]}))
     assert dict(native.conversion.dropped) == {
         "model/conv1/weights/.OPTIMIZER_SLOT/optimizer/momentum": "an optimizer's slot",

@@ -19,6 +19,7 @@ from deeplab_zoo.converters.numerics import (
     TORCH_HALFPIXEL,
     Numerics,
 )
+from deeplab_zoo.proto.errors import MismatchError
 from deeplab_zoo.zoo.models.resampling import pad_same, resize, scaled
 
 Array = np.ndarray[Any, Any]
@@ -157,6 +158,14 @@ def test_scaled_images_have_their_programs_size(
         assert torch.equal(found, resize(x, expected, numerics))
 
 
+@pytest.mark.parametrize("numerics", [TF_SLIM, JACCARD_SEGMENT, TORCH_HALFPIXEL])
+def test_an_image_of_which_nothing_is_left_is_refused(numerics: Numerics) -> None:
+    words = f"image: 1 x 9 pixels, too small for the scale 0.5 of {numerics.name}"
+    with pytest.raises(MismatchError, match=words):
+        scaled(picture(1, 9, 3), 0.5, numerics)
+    assert scaled(picture(1, 9, 3), 0.5, CAFFE_V2).shape == (2, 3, 1, 5)
+
+
 def test_a_factor_counts_and_not_the_sizes_where_pytorch_scales() -> None:
     x = picture(97, 129, 3)
     found = scaled(x, 0.75, TORCH_HALFPIXEL)
@@ -201,7 +210,8 @@ def test_tensorflow_pads_and_resizes_alike(tmp_path: Path) -> None:
         made[f"pool_{size}_{other}"] = x
         made[f"conv_{size}_{other}"] = x
     kernel = np.random.default_rng(0).normal(size=(7, 7, 2, 3)).astype("f4")
-    np.savez(tmp_path / "made.npz", kernel=kernel, **made)
+    arrays: dict[str, Any] = {"kernel": kernel, **made}
+    np.savez(tmp_path / "made.npz", **arrays)
     quiet = {"TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", RUN_BY_TENSORFLOW, "made.npz", "found.npz"]
     done = subprocess.run(
@@ -213,13 +223,13 @@ def test_tensorflow_pads_and_resizes_alike(tmp_path: Path) -> None:
         assert len(found.files) == 80
         for name in found.files:
             kind, *numbers = name.split("_")
-            x = torch.from_numpy(made[name])
+            image = torch.from_numpy(made[name])
             if kind == "resize":
-                ours = resize(x, (int(numbers[2]), int(numbers[3])), TF_SLIM)
+                ours = resize(image, (int(numbers[2]), int(numbers[3])), TF_SLIM)
             elif kind == "pool":
-                ours = functional.max_pool2d(pad_same(x, 3, 2, -torch.inf), 3, 2)
+                ours = functional.max_pool2d(pad_same(image, 3, 2, -torch.inf), 3, 2)
             else:
-                ours = functional.conv2d(pad_same(x, 7, 2), weight, stride=2)
+                ours = functional.conv2d(pad_same(image, 7, 2), weight, stride=2)
             # Sums of 98 products of up to 200 in another order.
             atol = {"pool": 0.0, "resize": 5e-5, "conv": 2e-3}[kind]
             np.testing.assert_allclose(ours.numpy(), found[name], rtol=0, atol=atol, err_msg=name)

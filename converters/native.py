@@ -110,6 +110,12 @@ def to_native(archive: Archive, head: Head | None = None) -> Native:
     conversion = rename(archive, module, dropped)
     shapes = {name: data.shape for name, data in conversion.state.items()}
     config = infer_config(shapes, **{**_of_graph(archive.graph), **_of_settings(archive)})
+    if 0 in config.blocks:
+        missing = [f"layer{stage}" for stage, count in enumerate(config.blocks, 1) if not count]
+        raise MismatchError(
+            f"no weights for whole stages of the backbone ({', '.join(missing)}): the file is a "
+            "part of a model. Is it one shard of several, or were too few variables selected?"
+        )
     config, started = _headed(conversion, config, head)
     state = {**conversion.state, **started}
     check(state, parameters(config))

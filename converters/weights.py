@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..proto.checkpoint_records import widened
 from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.source import head, sniff, wrong_kind
 from . import rename
@@ -183,9 +184,26 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Float32], str]:
     try:
         with safe_open(path, framework="numpy") as file:
             described = (file.metadata() or {}).get(KEY, "")
-            return {name: file.get_tensor(name) for name in file.keys()}, described  # noqa: SIM118
+            named = {
+                name: file.get_tensor(name)
+                if file.get_slice(name).get_dtype() != "BF16"
+                else _bfloat16(path, name)
+                for name in file.keys()  # noqa: SIM118
+            }
+            return named, described
     except SafetensorError as error:
         raise FormatError(f"{path}: not a sound safetensors file ({error}).") from None
+
+
+def _bfloat16(path: Path, name: str) -> Float32:
+    """Read one tensor of a type that NumPy does not have, widened to float32."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(size))[name]
+        start, stop = entry["data_offsets"]
+        file.seek(8 + size + start)
+        bits = np.frombuffer(file.read(stop - start), "<u2")
+    return widened(bits).reshape(entry["shape"])
 
 
 def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
@@ -204,12 +222,20 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
         raise FormatError(f"{path}: cannot be read as a state dict ({reason}).") from None
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
-    if not isinstance(found, dict) or not all(torch.is_tensor(one) for one in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(one) and one.layout is torch.strided
+        for name, one in found.items()
+    ):
         raise FormatError(
-            f"{path}: holds {type(found).__name__}, expected a state dict of tensors."
+            f"{path}: holds {type(found).__name__}, expected a state dict of tensors by name."
         )
     metadata = getattr(found, "_metadata", {}).get("", {})
-    named = {name.removeprefix("module."): one.numpy() for name, one in found.items()}
+    named = {
+        name.removeprefix("module."): (
+            one.detach().float() if one.dtype is torch.bfloat16 else one.detach()
+        ).numpy()
+        for name, one in found.items()
+    }
     return named, str(metadata.get(KEY, ""))
 
 

@@ -1,0 +1,109 @@
+"""A file's format is told by its content, a checkpoint's also by its neighbours."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import deeplab_zoo
+from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.converters.export import TARGETS
+from deeplab_zoo.converters.kinds import Kind, kind_of
+from deeplab_zoo.converters.write_caffe import deploy_net, filled
+from deeplab_zoo.proto.errors import FormatError, ZooError
+from deeplab_zoo.zoo.demo import random_blobs, write_net
+
+
+@pytest.fixture(scope="module")
+def files(tiny_config: DeepLabV2Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same weights in every format that we write."""
+    folder = tmp_path_factory.mktemp("files")
+    net = filled(deploy_net(tiny_config, 65, 97), random_blobs(tiny_config, 1))
+    write_net(net, folder / "net.prototxt", folder / "net.caffemodel")
+    deeplab_zoo.convert_caffe(None, folder / "net.caffemodel", folder / "x.h5")
+    for to, target in TARGETS.items():
+        if to not in ("h5", "caffe"):
+            out = folder / (f"x{target.suffix}" if target.suffix else to)
+            deeplab_zoo.export(folder / "x.h5", out, to=to, mixed_numerics=True)
+    return folder
+
+
+def test_every_format_we_write_is_told_under_any_name(files: Path, tmp_path: Path) -> None:
+    kinds = {
+        "net.prototxt": Kind.PROTOTXT,
+        "net.caffemodel": Kind.CAFFEMODEL,
+        "x.h5": Kind.ARCHIVE,
+        "x.safetensors": Kind.SAFETENSORS,
+        "x.pth": Kind.PTH,
+        "x.npy": Kind.KAFFE,
+        "tf.index": Kind.CHECKPOINT,
+        "tf-v1": Kind.CHECKPOINT,
+    }
+    for name, kind in kinds.items():
+        assert kind_of(files / name) is kind
+        renamed = tmp_path / "download.bin"
+        shutil.copy(files / name, renamed)
+        assert kind_of(renamed) is kind, name
+    assert kind_of(files / "tf") is Kind.CHECKPOINT
+    assert kind_of(files / "tf.data-00000-of-00001") is Kind.CHECKPOINT
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    "name",
+    ["v2", "v2/model.ckpt", "v2/model.ckpt.meta", "v2/model.ckpt.index",
+     "v2/model.ckpt.data-00000-of-00001", "v1", "v1/model.ckpt", "v1_sharded/model.ckpt",
+     "v1_sharded/model.ckpt-?????-of-00003", "v1_sharded/model.ckpt-00001-of-00003",
+     "v2_sharded/model.ckpt", "exotic/small_v2_snappy_blocks1024.index"],
+)  # fmt: skip
+def test_a_checkpoint_is_told_by_any_of_its_names(shared: Path, name: str) -> None:
+    assert kind_of(shared / "golden" / "tf" / "small" / name) is Kind.CHECKPOINT
+
+
+def test_a_folders_state_is_a_checkpoint_and_other_text_a_prototxt(tmp_path: Path) -> None:
+    for name, kind in (("checkpoint", Kind.CHECKPOINT), ("x.prototxt", Kind.PROTOTXT)):
+        (tmp_path / name).write_text('model_checkpoint_path: "model.ckpt-1"\n')
+        assert kind_of(tmp_path / name) is kind
+
+
+def test_the_kinds_of_hdf5_are_told_apart(golden: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    assert kind_of(golden / "caffe" / "fmt_new.caffemodel.h5") is Kind.SNAPSHOT
+    with h5py.File(path, "w") as file:
+        file.attrs["DEEPDISH_IO_VERSION"] = 12
+        file["data/conv1"] = np.ones(3, "f4")
+    assert kind_of(path) is Kind.DEEPDISH
+    with h5py.File(path, "w") as file:
+        file["model_weights/conv1"] = np.ones(3, "f4")
+    with pytest.raises(FormatError, match="x.h5: an HDF5 file of an unknown kind, expected a pro"):
+        kind_of(path)
+
+
+def test_an_old_pth_is_a_pickle(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(pickle.dumps({}, 2))
+    assert kind_of(tmp_path / "x") is Kind.PTH
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "the file is empty"),
+        (b"<html></html>", "is a web page.*fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a git-LFS pointer.*git lfs pull"),
+        (b"\x1f\x8b\x08\0", "is a gzip archive.*Unpack it first"),
+        (b"\x89PNG\r\n\x1a\n", "is a PNG picture, expected a prototxt, caffemodel"),
+    ],
+)
+def test_what_we_do_not_read_is_named(tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "x.bin").write_bytes(content)
+    with pytest.raises(FormatError, match=f"x.bin: {complaint}"):
+        kind_of(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("name", ["none.pth", "none/x.h5", "none-?????-of-00003"])
+def test_what_is_not_there_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ZooError, match=r"none.*: no such file"):
+        kind_of(tmp_path / name)

@@ -1,10 +1,11 @@
-"""How close the native model is to the real Caffe and to OpenCV's Caffe engine.
+"""How close the native model is to the real Caffe, the real TensorFlow and OpenCV's Caffe engine.
 
 Full size: weights from a seed, written by this project, read and run by OpenCV from the same
-files, every blob compared. Narrow: every blob of the reference run of the real Caffe, where
-those values lie beside the checkout. Prints a Markdown table; several minutes on two cores.
+files, every blob compared. Narrow: every blob of the reference runs of the real Caffe and of
+the real TensorFlow, where those values lie beside the checkout. Prints a Markdown table;
+several minutes on two cores.
 
-    python benchmarks/parity.py [--reference ../shared/golden/caffe/small]
+    python benchmarks/parity.py [--reference ../shared/golden] [--narrow]
 """
 
 import argparse
@@ -69,13 +70,33 @@ def narrow(folder: Path) -> Iterator[tuple[str, list[Comparison]]]:
             yield label, [compare(one, ours[one], value) for one, value in expected.items()]
 
 
+def narrow_tensorflow(folder: Path) -> Iterator[tuple[str, list[Comparison]]]:
+    """Compare with every recorded activation of the real TensorFlow that is a blob of ours."""
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name) / "x.safetensors"
+        deeplab_zoo.convert_tensorflow(folder / "v2" / "model.ckpt", out)
+        model = deeplab_zoo.load(out)
+        for size in ("97x129", "96x128", "65x66", "7x9"):
+            recorded = dict(np.load(folder / f"forward_{size}.npz"))
+            image = recorded["input_nhwc_bgr_minus_mean"].transpose(0, 3, 1, 2)
+            ours = activations(model, np.ascontiguousarray(image))
+            expected = {
+                blob: recorded[key].transpose(0, 3, 1, 2)
+                for key in recorded
+                if (blob := key.removesuffix("_relu")) in ours
+                and (key.endswith("_relu") or key.startswith(("pool1", "fc1")))
+            }
+            label = f"an eighth as wide, single-scale, {size}"
+            yield label, [compare(blob, ours[blob], value) for blob, value in expected.items()]
+
+
 def _form(config: DeepLabV2Config) -> str:
     return "multi-scale" if len(config.scales) > 1 else "single-scale"
 
 
 def _row(engine: str, label: str, found: list[Comparison]) -> str:
     worst = max(found, key=lambda one: one.relative_l2)
-    final = next(one for one in found if one.blob == "fc1_interp")
+    final = next(one for one in reversed(found) if one.blob in ("fc1_interp", "fc1_voc12"))
     return (
         f"| {label} | {engine} | {len(found)} | {worst.relative_l2:.1e} ({worst.blob}) | "
         f"{final.relative_l2:.1e} | {final.agreement:.3%} |"
@@ -85,8 +106,9 @@ def _row(engine: str, label: str, found: list[Comparison]) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    beside = Path(__file__).parents[2] / "shared" / "golden" / "caffe" / "small"
+    beside = Path(__file__).parents[2] / "shared" / "golden"
     parser.add_argument("--reference", type=Path, default=beside)
+    parser.add_argument("--narrow", action="store_true", help="leave the full size out")
     options = parser.parse_args()
     print(
         f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}, "
@@ -95,11 +117,13 @@ def main() -> None:
     print("| net | engine | blobs | worst relative L2 | scores, relative L2 | same argmax |")
     print("|---|---|---:|---:|---:|---:|")
     if options.reference.is_dir():
-        for label, found in narrow(options.reference):
+        for label, found in narrow(options.reference / "caffe" / "small"):
             print(_row("Caffe 1.0.0-rc3 (DeepLab fork)", label, found), flush=True)
+        for label, found in narrow_tensorflow(options.reference / "tf" / "small"):
+            print(_row("TensorFlow 2.21.0", label, found), flush=True)
     else:
         print(f"no reference values at {options.reference}", file=sys.stderr)
-    for label, found in full_size():
+    for label, found in () if options.narrow else full_size():
         print(_row(f"OpenCV {opencv.version()}", label, found), flush=True)
 
 

@@ -68,6 +68,6 @@ def parameter(layer: Layer) -> Operation:
         return [Wanted(shape, filler)]
 
     def run(weights: Weights, _: Sequence[Tensor]) -> Sequence[Tensor]:
-        return [weights["weight"].view_as(weights["weight"])]  # Not the parameter itself.
+        return [weights["weight"].clone()]  # Not the parameter itself.
 
     return Operation(lambda _: [shape], run, blobs)

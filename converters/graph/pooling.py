@@ -51,7 +51,7 @@ def _towards_zero(room: int, stride: int) -> int:
     return room // stride if room >= 0 else -(-room // stride)
 
 
-def _pair(layer: Layer, name: str, pair: str, default: int | None) -> tuple[int, int]:
+def _pair(layer: Layer, name: str, pair: str, *, required: bool = False) -> tuple[int, int]:
     """Read a setting that is one number, or two for height and width."""
     settings = layer.params.pooling_param
     single = settings.HasField(name)
@@ -60,23 +60,23 @@ def _pair(layer: Layer, name: str, pair: str, default: int | None) -> tuple[int,
         raise wrong(layer, f"{name} or else {pair}_h and {pair}_w, not both nor one of them")
     if high:
         return getattr(settings, f"{pair}_h"), getattr(settings, f"{pair}_w")
-    if not single and default is None:
+    if not single and required:
         raise wrong(layer, "no kernel, expected kernel_size or kernel_h and kernel_w")
-    value: int = getattr(settings, name) if single else default
+    value: int = getattr(settings, name)
     return value, value
 
 
 def _window(layer: Layer) -> Window | None:
     """Read the geometry; None is global pooling."""
     settings = layer.params.pooling_param
-    stride, pad = _pair(layer, "stride", "stride", 1), _pair(layer, "pad", "pad", 0)
+    stride, pad = _pair(layer, "stride", "stride"), _pair(layer, "pad", "pad")
     if settings.global_pooling:
         if any(map(settings.HasField, ("kernel_size", "kernel_h", "kernel_w"))):
             raise wrong(layer, "global_pooling and a kernel, expected one of them")
         if any(pad) or stride != (1, 1):
             raise wrong(layer, "global_pooling with pad or stride, expected 0 and 1")
         return None
-    kernel = _pair(layer, "kernel_size", "kernel", None)
+    kernel = _pair(layer, "kernel_size", "kernel", required=True)
     if 0 in kernel or 0 in stride:
         raise wrong(layer, "a kernel or stride of 0, expected at least 1")
     if any(p >= k for p, k in zip(pad, kernel, strict=True)):

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
+from operator import ge
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ _TRANSPOSED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # No slots: cached properties need a dict.
 class Window:
     """A kernel's geometry, one number for each spatial axis."""
 
@@ -29,9 +31,15 @@ class Window:
     pad: Shape
     dilation: Shape
 
+    @cached_property
     def extent(self) -> Shape:
-        """Return how many pixels the dilated kernel spans."""
+        """How many pixels the dilated kernel spans."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @cached_property
+    def least(self) -> Shape:
+        """The sizes that the kernel fits into."""
+        return tuple(n - 2 * p for n, p in zip(self.extent, self.pad, strict=True))
 
 
 def _per_axis(layer: Layer, name: str, pair: str, rank: int, default: int) -> Shape:
@@ -102,7 +110,7 @@ def _operation(
         _checked(layer, shapes, settings.axis)
         at = axis_of(layer, shapes, settings.axis)
         window = _window(layer, len(shapes[0]) - at - 1)
-        each = list(zip(window.extent(), window.stride, window.pad, strict=True))
+        each = list(zip(window.extent, window.stride, window.pad, strict=True))
         return [
             (
                 *shape[:at],
@@ -165,14 +173,10 @@ def convolution(layer: Layer) -> Operation:
 
 def _completed(x: Tensor, window: Window) -> Tensor:
     """Pad an input that a kernel overhangs; C's division gives it one output all the same."""
-    lacks = [
-        max(0, extent - n - 2 * p)
-        for n, extent, p in zip(
-            x.shape[-len(window.pad) :], window.extent(), window.pad, strict=True
-        )
-    ]
-    if not any(lacks):
+    sizes = x.shape[-len(window.pad) :]
+    if all(map(ge, sizes, window.least)):
         return x
+    lacks = [max(0, least - size) for size, least in zip(sizes, window.least, strict=True)]
     return functional.pad(x, [amount for lack in reversed(lacks) for amount in (0, lack)])
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...proto.errors import MismatchError, UsageError
-from .plan import planned, scaled_norm
+from .plan import Schedule, planned, scaled_norm, scheduled
 from .registry import Shape
 from .step import Step
 
@@ -35,6 +35,7 @@ class Graph(nn.Module):
         self.steps = tuple(steps)
         self.blobs = tuple(dict.fromkeys([*inputs, *(t for s in steps for t in s.layer.tops)]))
         self._plan = planned(steps)
+        self._schedules: dict[tuple[str, ...], Schedule] = {}
         self._seen: dict[str, Shape] | None = None
 
     def _free_name(self, layer: str) -> str:
@@ -56,8 +57,8 @@ class Graph(nn.Module):
         inputs
             A tensor for each input blob; any batch and size that the layers take.
         blobs
-            Which blobs to return: names, ``"all"``, or None for the outputs. A blob that
-            layers change in place has its last value.
+            Which blobs to return: names, ``"all"``, or None for the outputs; no more is
+            computed than these need. A blob that layers change in place has its last value.
 
         Raises
         ------
@@ -72,7 +73,7 @@ class Graph(nn.Module):
         self._check_inputs(inputs)
         values = dict(inputs)
         unfolded: set[Step] = set()
-        for move in self._plan:
+        for move, dead in self._schedule(tuple(wanted)):
             layer = move.step.layer
             bottoms = [values[bottom] for bottom in layer.bottoms]
             if move.folded and (move.hidden or layer.tops[0] not in wanted):
@@ -85,10 +86,15 @@ class Graph(nn.Module):
                 tops = move.step(*bottoms)
                 unfolded.add(move.step)
             values.update(zip(layer.tops, tops, strict=True))
-            for blob in move.dead:
-                if blob not in wanted:
-                    del values[blob]
+            del bottoms, tops  # Memory that is free at once is used again while it is warm.
+            for blob in dead:
+                del values[blob]
         return {blob: values[blob] for blob in wanted}
+
+    def _schedule(self, wanted: tuple[str, ...]) -> Schedule:
+        if wanted not in self._schedules:
+            self._schedules[wanted] = scheduled(self._plan, wanted)
+        return self._schedules[wanted]
 
     def _wanted(self, blobs: Sequence[str] | str | None) -> dict[str, None]:
         if blobs is None:

@@ -1,11 +1,11 @@
-"""The order of work: steps enter; which blobs die when, and what may be joined, leave.
+"""The order of work: steps enter; which are needed, what may be joined, what dies when, leave.
 
 Two joins keep a graph as quick as a model written by hand, and change no blob that is asked
 for: a Scale takes the BatchNorm before it into one operation, and a ReLU in place writes over
 a value that no one else can see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,14 +19,14 @@ _FRESH = frozenset(
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Move:
     """One step and what surrounds it.
 
     Attributes
     ----------
-    dead
-        Blobs that nothing reads or writes after this step.
+    sources
+        The steps that wrote its bottoms.
     norm
         Of a Scale: the BatchNorm whose top only it reads.
     folded
@@ -39,23 +39,26 @@ class Move:
     """
 
     step: Step
-    dead: tuple[str, ...] = ()
+    sources: tuple["Move", ...] = ()
     norm: Step | None = None
     folded: bool = False
     hidden: bool = False
     fresh: bool = False
 
 
+Schedule = list[tuple[Move, tuple[str, ...]]]
+
+
 def planned(steps: Sequence[Step]) -> list[Move]:
-    """Return the steps with their joins and the ends of their blobs."""
+    """Return the steps with their sources and joins."""
     moves = [Move(step) for step in steps]
     writer: dict[str, Move] = {}
     readers: dict[int, int] = {}  # Of each move's top.
     for move in moves:
         layer = move.step.layer
-        for bottom in layer.bottoms:
-            if bottom in writer:
-                readers[id(writer[bottom])] = readers.get(id(writer[bottom]), 0) + 1
+        move.sources = tuple(writer[bottom] for bottom in layer.bottoms if bottom in writer)
+        for one in move.sources:
+            readers[id(one)] = readers.get(id(one), 0) + 1
         source = writer.get(layer.bottoms[0]) if layer.bottoms else None
         if source is not None:
             if _joins(source.step, move.step):
@@ -71,9 +74,32 @@ def planned(steps: Sequence[Step]) -> list[Move]:
             norm.folded = readers[id(norm)] == 1
             norm.hidden = move.step.layer.tops[0] == norm.step.layer.tops[0]
             move.norm = move.norm if norm.folded else None
-    for move, dead in zip(moves, _last_uses(steps), strict=True):
-        move.dead = tuple(dead)
     return moves
+
+
+def scheduled(moves: Sequence[Move], wanted: Collection[str]) -> Schedule:
+    """Return the moves that the wanted blobs need, each with the blobs that end with it.
+
+    A BatchNorm that gathers statistics is always needed.
+    """
+    last = {top: move for move in moves for top in move.step.layer.tops}
+    stack = [last[blob] for blob in wanted if blob in last]
+    stack += [move for move in moves if "factor" in (move.step.operation.roles or ())]
+    needed: set[int] = set()
+    while stack:
+        move = stack.pop()
+        if id(move) not in needed:
+            needed.add(id(move))
+            stack.extend(move.sources)
+    chosen = [move for move in moves if id(move) in needed]
+    ends: dict[str, int] = {}
+    for index, move in enumerate(chosen):
+        ends.update(dict.fromkeys((*move.step.layer.bottoms, *move.step.layer.tops), index))
+    dead: list[list[str]] = [[] for _ in chosen]
+    for blob, index in ends.items():
+        if blob not in wanted:
+            dead[index].append(blob)
+    return list(zip(chosen, map(tuple, dead), strict=True))
 
 
 def _joins(norm: Step, scale: Step) -> bool:
@@ -99,15 +125,3 @@ def scaled_norm(norm: Step, scale: Step, x: Tensor) -> Tensor:
         affine.get("beta"),
         eps=norm.layer.params.batch_norm_param.eps,
     )
-
-
-def _last_uses(steps: Sequence[Step]) -> list[list[str]]:
-    """Return for each step the blobs that nothing reads or writes after it."""
-    last: dict[str, int] = {}
-    for index, step in enumerate(steps):
-        for blob in (*step.layer.bottoms, *step.layer.tops):
-            last[blob] = index
-    dead: list[list[str]] = [[] for _ in steps]
-    for blob, index in last.items():
-        dead[index].append(blob)
-    return dead

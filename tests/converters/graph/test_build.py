@@ -490,3 +490,27 @@ def test_layers_that_found_no_weights_and_weights_that_found_no_layer_are_noted(
     )
     assert any("fc7_new" in note and "filled" in note for note in net.notes)
     assert any("'fc7': in the weights, not in the net" in note for note in net.notes)
+
+
+def test_no_more_is_computed_than_the_blobs_need() -> None:
+    text = (
+        given_input(1, 2)
+        + one("Power", "power_param { scale: 2 }", tops="a")
+        + (
+            "layer { name: 'e' type: 'Embed' bottom: 'data' top: 'b' embed_param { num_output: 1 input_dim: 1 } }"
+        )
+    )
+    net = net_of(text)
+    data = {"data": torch.tensor([[3.0, 5.0]])}
+    assert net(data, blobs=["a"])["a"].tolist() == [[6.0, 10.0]]
+    with pytest.raises(IndexError):
+        net(data)
+
+
+def test_statistics_are_gathered_whatever_is_asked_for() -> None:
+    text = (
+        given_input(2, 3, 4, 5) + one("BatchNorm") + one("AbsVal", tops="b").replace("'l'", "'k'")
+    )
+    net = net_of(text, "TRAIN")
+    net({"data": torch.ones(2, 3, 4, 5)}, blobs=["b"])
+    assert net.get_buffer("l.factor").item() == 1

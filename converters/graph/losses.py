@@ -160,7 +160,7 @@ def contrastive_loss(layer: Layer) -> Operation:
         return [()]
 
     def run(_: Weights, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
-        distance = (bottoms[0] - bottoms[1]).flatten(1).square().sum(1)
+        distance = (bottoms[0] - bottoms[1]).square().reshape(bottoms[0].shape[0], -1).sum(1)
         if settings.legacy_version:
             lack = (margin - distance).clamp(min=0)
         else:

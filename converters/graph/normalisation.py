@@ -18,7 +18,6 @@ from .registry import (
     layer,
     misfit,
     pointwise,
-    same_sizes,
     wrong,
 )
 
@@ -59,7 +58,7 @@ def batch_norm(layer: Layer) -> Operation:
         return [y.reshape(bottoms[0].shape)]
 
     roles = {"mean", "variance"} if stored else {"mean_sum", "variance_sum", "factor"}
-    return Operation(same_sizes, run, blobs, roles=frozenset(roles))
+    return Operation(_with_channels(layer, 1), run, blobs, roles=frozenset(roles))
 
 
 @layer("BN", in_place=True)
@@ -224,7 +223,7 @@ def normalize(layer: Layer) -> Operation:
 def _with_channels(layer: Layer, rank: int) -> Callable[[Sequence[Shape]], Sequence[Shape]]:
     def sizes(shapes: Sequence[Shape]) -> Sequence[Shape]:
         if len(shapes[0]) < rank:
-            raise misfit(layer, shapes, f"at least {rank} axes")
+            raise misfit(layer, shapes, f"{rank} axes or more")
         return [shapes[0]]
 
     return sizes

@@ -234,7 +234,7 @@ def argmax(layer: Layer) -> Operation:
         if along:
             top, index = largest(x, count, settings.axis)
             return [top if values else index.to(x.dtype)]
-        top, index = largest(x.flatten(1), count, 1)
+        top, index = largest(x.reshape(x.shape[0], -1), count, 1)
         found = [index.to(x.dtype), top] if values else [index.to(x.dtype)]
         ones = [1] * max(x.dim() - 3, 0)
         return [torch.stack(found, 1).reshape(x.shape[0], len(found), count, *ones)]

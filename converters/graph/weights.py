@@ -28,6 +28,7 @@ class Store:
     net: Net | None
     seed: int
     owners: dict[tuple[str, str], tuple[Layer, Shape, Tensor]] = field(default_factory=dict)
+    stored: dict[str, Layer] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     made: int = 0
     without: list[str] = field(default_factory=list)
@@ -78,8 +79,10 @@ class Store:
 
     def _given(self, layer: Layer) -> Sequence[Blob]:
         """Return a layer's blobs: the file's by its name, or those the prototxt spells out."""
-        stored = self.net.layers if self.net and layer.name not in self.used else ()
-        found = next((one for one in stored if one.name == layer.name), None)
+        if self.net and not self.stored:
+            # Of two layers of one name in the file the later one stays, as in Caffe.
+            self.stored = {one.name: one for one in self.net.layers}
+        found = None if layer.name in self.used else self.stored.get(layer.name)
         if found is None:
             return layer.blobs
         self.used.add(layer.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeplab_zoo import load_caffe
@@ -241,6 +241,7 @@ def test_a_type_is_registered_once() -> None:
         layer("ReLU")(LAYERS["ReLU"].build)
 
 
+@settings(deadline=None, max_examples=300)
 @given(st.lists(st.integers(1, 6), min_size=0, max_size=5), st.sampled_from(sorted(LAYERS)))
 def test_any_layer_takes_or_refuses_any_shape_with_an_error_of_ours(
     shape: list[int], name: str
@@ -248,13 +249,13 @@ def test_any_layer_takes_or_refuses_any_shape_with_an_error_of_ours(
     known = LAYERS[name]
     bottoms = " ".join(["data"] * known.bottoms[0])
     tops = " ".join(f"t{index}" for index in range(known.tops[0]))
-    settings = (
+    everything = (
         "convolution_param { num_output: 2 kernel_size: 2 } inner_product_param { num_output: 2 }"
         "embed_param { num_output: 2 input_dim: 9 } pooling_param { kernel_size: 2 }"
         "interp_param { zoom_factor: 2 } tile_param { tiles: 2 } clip_param { min: 0 max: 1 }"
         "dummy_data_param { shape { dim: 2 } } reshape_param { shape { dim: -1 } }"
     )
-    text = "input: 'data'\n" + one(name, settings, bottoms, tops)
+    text = "input: 'data'\n" + one(name, everything, bottoms, tops)
     try:
         net = net_of(text, shapes={"data": shape})
     except ZooError as error:

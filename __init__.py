@@ -19,6 +19,7 @@ _HOME = {
     "convert_tensorflow": ".converters.convert",
     "export": ".converters.export",
     "load": ".zoo.models.load",
+    "load_caffe": ".converters.graph.build",
     "open_checkpoint": ".proto.checkpoint",
 }
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .converters.convert import convert_tensorflow as convert_tensorflow
     from .converters.deeplab_v2 import DeepLabV2Config as DeepLabV2Config
     from .converters.export import export as export
+    from .converters.graph.build import load_caffe as load_caffe
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2

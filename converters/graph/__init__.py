@@ -1,0 +1,1 @@
+"""Any prototxt as a `torch.nn.Module`: one small function per layer type, and their engine."""

@@ -1,0 +1,139 @@
+"""A Caffe net as a module: a dict of input blobs enters, a dict of blobs leaves."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...proto.errors import MismatchError, UsageError
+from .plan import Schedule, planned, scaled_norm, scheduled
+from .registry import Shape
+from .step import Step
+
+
+class Graph(nn.Module):
+    """A Caffe net in one phase.
+
+    ``inputs`` maps the input blobs to the shapes that the file states (None: any), which
+    others may replace. ``outputs`` are the blobs that no layer reads. ``notes`` says which
+    layers found no weights in the file, and which of the file were not used.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Shape | None],
+        steps: Sequence[Step],
+        outputs: Sequence[str],
+        notes: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.inputs = dict(inputs)
+        self.outputs = tuple(outputs)
+        self.notes = tuple(notes)
+        for step in steps:
+            self.add_module(self._free_name(step.layer.name), step)
+        self.steps = tuple(steps)
+        self.blobs = tuple(dict.fromkeys([*inputs, *(t for s in steps for t in s.layer.tops)]))
+        self._plan = planned(steps)
+        self._schedules: dict[tuple[str, ...], Schedule] = {}
+        self._seen: dict[str, Shape] | None = None
+
+    def _free_name(self, layer: str) -> str:
+        """Return a name for a layer's weights: its own, without dots."""
+        name = base = layer.replace(".", "_") or "layer"
+        count = 1
+        while name in self._modules or hasattr(self, name):
+            count += 1
+            name = f"{base}_{count}"
+        return name
+
+    def forward(
+        self, inputs: dict[str, Tensor], blobs: Sequence[str] | str | None = None
+    ) -> dict[str, Tensor]:
+        """Run the net.
+
+        Parameters
+        ----------
+        inputs
+            A tensor for each input blob; any batch and size that the layers take.
+        blobs
+            Which blobs to return: names, ``"all"``, or None for the outputs; no more is
+            computed than these need. A blob that layers change in place has its last value.
+
+        Raises
+        ------
+        UsageError
+            An input is missing or not known, or a blob is.
+        MismatchError
+            The inputs' shapes do not fit; the layer, blobs and shapes are named, and
+            nothing was computed.
+
+        """
+        wanted = self._wanted(blobs)
+        self._check_inputs(inputs)
+        values = dict(inputs)
+        unfolded: set[Step] = set()
+        for move, dead in self._schedule(tuple(wanted)):
+            layer = move.step.layer
+            bottoms = [values[bottom] for bottom in layer.bottoms]
+            if move.folded and (move.hidden or layer.tops[0] not in wanted):
+                tops: Sequence[Tensor] = bottoms  # The Scale that follows does both.
+            elif move.norm is not None and move.norm not in unfolded:
+                tops = [scaled_norm(move.norm, move.step, bottoms[0])]
+            elif move.fresh:
+                tops = [torch.relu_(bottoms[0])]
+            else:
+                tops = move.step(*bottoms)
+                unfolded.add(move.step)
+            values.update(zip(layer.tops, tops, strict=True))
+            del bottoms, tops  # Memory that is free at once is used again while it is warm.
+            for blob in dead:
+                del values[blob]
+        return {blob: values[blob] for blob in wanted}
+
+    def _schedule(self, wanted: tuple[str, ...]) -> Schedule:
+        if wanted not in self._schedules:
+            self._schedules[wanted] = scheduled(self._plan, wanted)
+        return self._schedules[wanted]
+
+    def _wanted(self, blobs: Sequence[str] | str | None) -> dict[str, None]:
+        if blobs is None:
+            return dict.fromkeys(self.outputs)
+        if blobs == "all":
+            return dict.fromkeys(self.blobs)
+        names = [blobs] if isinstance(blobs, str) else blobs
+        unknown = [name for name in names if name not in self.blobs]
+        if unknown:
+            raise UsageError(f"blobs {unknown}: not in the net, which has {list(self.blobs)}.")
+        return dict.fromkeys(names)
+
+    def _check_inputs(self, inputs: dict[str, Tensor]) -> None:
+        if set(inputs) != set(self.inputs):
+            raise UsageError(
+                f"inputs {sorted(inputs)}: expected a tensor for each of {sorted(self.inputs)}."
+            )
+        if torch.compiler.is_compiling():
+            return
+        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+        if shapes != self._seen:
+            self.sizes(shapes)
+            self._seen = shapes
+
+    def sizes(self, inputs: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
+        """Return the shape of every blob for shapes of the inputs; nothing is computed.
+
+        Raises
+        ------
+        MismatchError
+            A layer cannot take its bottoms' shapes.
+
+        """
+        shapes = {name: tuple(shape) for name, shape in inputs.items()}
+        for name, shape in shapes.items():
+            if any(size < 1 for size in shape):
+                raise MismatchError(f"input {name!r}: shape {list(shape)}, expected sizes above 0.")
+        for step in self.steps:
+            layer = step.layer
+            tops = step.sizes([shapes[bottom] for bottom in layer.bottoms])
+            shapes.update(zip(layer.tops, tops, strict=True))
+        return shapes

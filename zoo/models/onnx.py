@@ -29,6 +29,7 @@ OPSET = 18
 SIZE = 321  # Of the input under a profile without a test size.
 TRACED = (65, 97)  # Any sizes that differ do where height and width are symbolic.
 LARGEST = 2**31 - 1  # A protobuf message, in bytes.
+GROWTH = (32, 64)  # Multiples of any DeepLab's stride, so that its branches still meet.
 IMAGE_AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -172,10 +173,28 @@ def _of_graph(
         inputs[name] = torch.zeros(shape)
         symbolic.append(axes)
     graph.sizes({name: tuple(value.shape) for name, value in inputs.items()})
+    if dynamic:
+        _check_open(graph, inputs)
     # A data layer's top that no layer reads is an output to Caffe, but the input itself.
     outputs = [blob for blob in graph.outputs if blob not in graph.inputs]
     module = Positional(graph, outputs)
     return Request(module.eval(), inputs, symbolic, outputs, {"family": "graph"} | _said(origin))
+
+
+def _check_open(graph: Graph, inputs: Mapping[str, Tensor]) -> None:
+    """Refuse a net that takes one size only; torch would leave that to whoever runs it."""
+    grown = {}
+    for name, value in inputs.items():
+        shape = list(value.shape)
+        if len(shape) == 4:
+            shape[2:] = [size + more for size, more in zip(shape[2:], GROWTH, strict=True)]
+        grown[name] = shape
+    try:
+        graph.sizes(grown)
+    except MismatchError as error:
+        raise MismatchError(
+            f"dynamic: the net does not take other sizes: {error} Export it without dynamic."
+        ) from error
 
 
 def _said(origin: Origin | None) -> dict[str, str]:
@@ -304,6 +323,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # torch copies its own tree specifications, which deprecate the class they are of.
             warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
+            # Inputs of a graph that must have equal sizes share the name of the first.
+            warnings.filterwarnings("ignore", r"# The axis name: .* will not be used", UserWarning)
             yield
     finally:
         logger.removeFilter(telling)

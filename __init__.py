@@ -18,6 +18,7 @@ _HOME = {
     "convert_legacy": ".converters.convert",
     "convert_tensorflow": ".converters.convert",
     "export": ".converters.export",
+    "export_onnx": ".zoo.models.onnx",
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
     "open_checkpoint": ".proto.checkpoint",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .proto.errors import ZooError as ZooError
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.load import load as load
+    from .zoo.models.onnx import export_onnx as export_onnx
 
 
 def __getattr__(name: str) -> Any:

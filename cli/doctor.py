@@ -12,6 +12,8 @@ from .show import as_json
 REQUIRED = ("torch", "numpy", "h5py", "protobuf", "safetensors", "click")
 OPTIONAL = {
     "opencv-python-headless": "for demo and parity: pip install 'deeplab-zoo[parity]'",
+    "onnx": "for export --to onnx: pip install 'deeplab-zoo[onnx]'",
+    "onnxscript": "for export --to onnx: pip install 'deeplab-zoo[onnx]'",
     "tensorflow": "to compare with TensorFlow itself: pip install 'deeplab-zoo[tensorflow]'",
 }
 SAME = {"opencv-python-headless": ("opencv-python",), "tensorflow": ("tensorflow-cpu",)}
@@ -26,7 +28,7 @@ def doctor(json_: bool) -> None:
         "python": platform.python_version(),
         "system": platform.platform(),
         **{name: _version(name) for name in REQUIRED},
-        **{name: _version(name, *SAME[name]) for name in OPTIONAL},
+        **{name: _version(name, *SAME.get(name, ())) for name in OPTIONAL},
         "devices": _devices(),
         "cache folder": str(cache_folder()),
     }

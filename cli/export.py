@@ -1,11 +1,14 @@
 """``deeplab-zoo export``: our weights go abroad."""
 
+from pathlib import Path
+
 import click
 
-from .show import size
+from ..proto.errors import UsageError
+from . import show
 
 LAYOUTS = ("canonical", "isht7", "kazuto1011", "advsemiseg")
-TARGETS = ("pth", "safetensors", "h5", "caffe", "tf", "tf-v1", "npy")
+TARGETS = ("pth", "safetensors", "h5", "caffe", "tf", "tf-v1", "npy", "onnx")
 
 
 @click.command()
@@ -26,7 +29,25 @@ TARGETS = ("pth", "safetensors", "h5", "caffe", "tf", "tf-v1", "npy")
     is_flag=True,
     help="Write a framework's file although it runs the weights under other conventions.",
 )
-def export(file: str, to: str, layout: str, output: str, mixed_numerics: bool) -> None:
+@click.option(
+    "--opset", type=int, metavar="N", help="Of an onnx: the operators' version. [default: 18]"
+)
+@click.option("--dynamic", is_flag=True, help="Of an onnx: leave batch, height and width open.")
+@click.option(
+    "--size",
+    metavar="H,W",
+    help="Of an onnx: the image's size. [default: the profile's test size, or 321,321]",
+)
+def export(
+    file: str,
+    to: str,
+    layout: str,
+    output: str,
+    mixed_numerics: bool,
+    opset: int | None,
+    dynamic: bool,
+    size: str | None,
+) -> None:
     """Write native weights for another program.
 
     FILE is a .safetensors, .pth or archive of ours. The layouts are those of
@@ -38,8 +59,37 @@ def export(file: str, to: str, layout: str, output: str, mixed_numerics: bool) -
     caffe              OUT.caffemodel, with OUT.prototxt beside it
     tf, tf-v1          a checkpoint that TensorFlow reads: OUT.index and data, or one file
     npy                caffe-tensorflow's dictionary
+    onnx               image to scores, run under the weights' own conventions
     """
-    from ..converters.export import export as write
+    own = {"--opset": opset is not None, "--dynamic": dynamic, "--size": size is not None}
+    others = {"--layout": layout != "canonical", "--mixed-numerics": mixed_numerics}
+    wrong = [name for name, given in (others if to == "onnx" else own).items() if given]
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)}: not for --to {to}. Leave it out.")
+    if to == "onnx":
+        written = [_onnx(file, output, opset, dynamic, size)]
+    else:
+        from ..converters.export import export as write
 
-    for path in write(file, output, to=to, layout=layout, mixed_numerics=mixed_numerics):
-        click.echo(f"wrote {path} ({size(path.stat().st_size)})")
+        written = write(file, output, to=to, layout=layout, mixed_numerics=mixed_numerics)
+    for path in written:
+        click.echo(f"wrote {path} ({show.size(path.stat().st_size)})")
+
+
+def _onnx(file: str, output: str, opset: int | None, dynamic: bool, size: str | None) -> Path:
+    from ..converters.export import open_weights
+    from ..zoo.models.load import build
+    from ..zoo.models.onnx import export_onnx
+
+    sides = None if size is None else _sides(size)
+    weights = open_weights(file)
+    return export_onnx(
+        build(weights), output, size=sides, opset=opset, dynamic=dynamic, origin=weights.origin
+    )
+
+
+def _sides(text: str) -> tuple[int, int]:
+    sides = text.split(",")
+    if len(sides) != 2 or not all(side.strip().isdecimal() for side in sides):
+        raise UsageError(f"--size {text}: expected height and width, such as 321,481.")
+    return int(sides[0]), int(sides[1])

@@ -15,7 +15,8 @@ def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
     """Pad (batch, channels, h, w) as TensorFlow's SAME does, the larger half at the end."""
     amounts = []
     for size in reversed(x.shape[-2:]):
-        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        # (ceil(size / stride) - 1) stride + kernel - size; short, as size may be symbolic.
+        total = max(kernel - 1 - (size - 1) % stride, 0)
         amounts += [total // 2, total - total // 2]
     return functional.pad(x, amounts, value=value)
 

@@ -5,15 +5,20 @@ TensorFlow, lie beside the checkout in ``../shared`` where they are available; t
 them are marked ``golden`` and skip elsewhere.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.write_caffe import deploy_net, filled
 from deeplab_zoo.zoo.demo import random_blobs, write_net
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -63,3 +68,29 @@ def make_net(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         return text, binary
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Chrome]":
+    """A headless Chromium without network, to open written pages in as ``file://``.
+
+    Its console is read with ``browser.get_log("browser")``.
+    """
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("chromium and chromedriver (Debian: chromium-driver) are not installed")
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--no-first-run", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = Chrome(options=options, service=ChromeService(driver))
+    yield chrome
+    chrome.quit()

@@ -131,7 +131,7 @@ def check(
 
 
 def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engine, list[str]]:
-    """Return the reference engine of a name, or the first that works; and why others do not.
+    """Return the reference engine of a name, or the first that works, and why others are unfit.
 
     Raises
     ------
@@ -155,11 +155,13 @@ def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engi
         raise UsageError(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}.")
     order = ["tensorflow"] if original.kind is Kind.CHECKPOINT else ["pycaffe", "opencv"]
     problems: list[str] = []
+    unfit: list[str] = []
     for one in order if original.kind in (Kind.CHECKPOINT, Kind.CAFFEMODEL) else ():
         try:
-            return makers[one](), problems
+            return makers[one](), unfit
         except ZooError as error:
             problems.append(f"{one}: {error}")
+            unfit += [] if isinstance(error, MissingDependencyError) else problems[-1:]
     if not problems:
         kind = original.kind.value if original.kind else "no source"
         return float64(original), [

@@ -81,6 +81,11 @@ def parity(
     limit = tolerance_called(tolerance or precision)
     progress("reading the files")
     model, sources, own = _opened(paths, numerics)
+    if not sources and recorded_blobs is None:
+        raise UsageError(
+            f"{paths[0]}: nothing to compare it with. Give its source ([PROTOTXT] CAFFEMODEL, a "
+            "checkpoint, ...) or recorded activations."
+        )
     original = _original(model, sources, own, numerics)
     notes: list[str] = []
     if recorded_blobs is not None:

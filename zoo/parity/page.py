@@ -115,7 +115,7 @@ def _shown(values: Sequence[float | None]) -> list[float]:
 
 def _inlined(svg: str, identity: str) -> str:
     """Return SVG for inside a page: its colours the page's, its names its own."""
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"(?s)<metadata>.*?</metadata>", "", svg[svg.index("<svg") :])
     for colour, name in COLOURS.items():
         svg = svg.replace(colour, name)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{identity}-", svg)

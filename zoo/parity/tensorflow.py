@@ -140,4 +140,4 @@ def _fuse(tf: Any, blobs: dict[str, Any], scales: Sequence[float]) -> None:
 
 def _resized(tf: Any, x: Any, size: Sequence[int]) -> Any:
     """Resize as TensorFlow 1 did: source = target * in / out."""
-    return tf.compat.v1.image.resize_bilinear(x, size)
+    return tf.raw_ops.ResizeBilinear(images=x, size=size)

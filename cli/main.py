@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Send native weights abroad, in another program's layout.",
     "compare": "Say whether two weights files hold the same values.",
     "inspect": "Say what is in a file: format, layers, tensors, statistics.",
+    "labels": "Check the masks of a dataset, or convert them.",
     "demo": "Do the main job on built-in input, offline, in seconds.",
     "doctor": "Show versions, devices, the cache folder and optional parts.",
 }

@@ -1,0 +1,244 @@
+"""Metrics: predicted and true class ids become counts, counts add up, and scores are their ratios.
+
+All counts are whole numbers, so the order of images and the number of processes cannot change
+a score. Definitions and sources are in docs/data.md.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, distributed
+from torch.nn import functional
+
+from ...proto.errors import MismatchError
+from ..data.legend import PADDING, VOID
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a set of images adds up to.
+
+    Attributes
+    ----------
+    confusion
+        (classes, classes) int64: pixels of the row's true class given the column's.
+    trimap
+        The same, of the pixels near a boundary; none was asked for if it is None.
+    boundary
+        (classes, 2) int64: intersection and union of the boundaries of both masks.
+    images
+        IoU of each image by its id, see `image_iou`.
+
+    """
+
+    confusion: Tensor
+    trimap: Tensor | None = None
+    boundary: Tensor | None = None
+    images: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Ratios in 0..1; NaN is a class that neither the truth nor a prediction has.
+
+    ``mean_iou`` is the usual mIoU: over the classes that are not NaN, of one confusion matrix
+    over the whole set. ``image_iou`` is the mean over images of the IoU within each, another
+    and usually larger number.
+    """
+
+    iou: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    mean_iou: float
+    pixel_accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+    image_iou: float = math.nan
+    trimap_iou: float = math.nan
+    boundary_iou: float = math.nan
+
+
+def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """Count pixels by true and predicted class, as int64 (classes, classes), rows the truth.
+
+    Pixels whose truth is void or padding do not count.
+
+    Raises
+    ------
+    MismatchError
+        The shapes differ, or an id is no class.
+
+    """
+    if predicted.shape != truth.shape:
+        raise MismatchError(
+            f"prediction: shape {tuple(predicted.shape)}, the truth has {tuple(truth.shape)}."
+        )
+    judged = (truth != VOID) & (truth != PADDING)
+    rows, columns = truth[judged].long(), predicted[judged].long()
+    for what, ids in (("truth", rows), ("prediction", columns)):
+        if ids.numel() and not 0 <= ids.min() <= ids.max() < classes:
+            raise MismatchError(
+                f"{what}: class ids from {ids.min()} to {ids.max()}, expected 0..{classes - 1}."
+            )
+    cells = torch.bincount(rows * classes + columns, minlength=classes * classes)
+    return cells.view(classes, classes)
+
+
+def near_boundary(truth: Tensor, width: int) -> Tensor:
+    """Return which pixels (..., height, width) have another label within ``width`` pixels.
+
+    Distance is counted along the longer axis. Void is a label here: in VOC it lines objects.
+    The border of the image is no boundary.
+    """
+    flat = truth.reshape(-1, 1, *truth.shape[-2:]).float()
+    side = 2 * width + 1
+    high = functional.max_pool2d(flat, side, 1, width)
+    low = -functional.max_pool2d(-flat, side, 1, width)
+    return (high != low).view(truth.shape)
+
+
+def boundary_counts(predicted: Tensor, truth: Tensor, classes: int, width: int) -> Tensor:
+    """Return intersection and union of the boundaries of each class, as int64 (classes, 2).
+
+    The boundary of a mask (height, width) is its pixels within ``width`` of the outside; the
+    image's border counts as outside. Void pixels belong to no mask.
+    """
+    judged = (truth != VOID) & (truth != PADDING)
+    counts = torch.zeros(classes, 2, dtype=torch.int64, device=truth.device)
+    seen = torch.cat([truth[judged], predicted[judged]]).long()
+    for one in torch.bincount(seen, minlength=classes).nonzero().ravel().tolist():
+        a, b = (_rim((ids == one) & judged, width) for ids in (predicted, truth))
+        counts[one] = torch.stack([(a & b).sum(), (a | b).sum()])
+    return counts
+
+
+def _rim(mask: Tensor, width: int) -> Tensor:
+    outside = functional.pad((~mask)[None, None].float(), [width] * 4, value=1.0)
+    # A square is its two sides one after the other.
+    side = 2 * width + 1
+    outside = functional.max_pool2d(functional.max_pool2d(outside, (1, side), 1), (side, 1), 1)
+    return mask & (outside[0, 0] > 0)
+
+
+def boundary_width(height: int, width: int, share: float = 0.02) -> int:
+    """Return how wide boundaries are: 2 % of the diagonal, at least one pixel."""
+    return max(1, round(share * math.hypot(height, width)))
+
+
+def image_iou(matrix: Tensor) -> float:
+    """Return one image's IoU from its confusion matrix.
+
+    With two classes, that of class 1, and 1 where neither side has it (Berman et al.); with
+    more, the mean over the classes that the truth or the prediction has.
+    """
+    iou = _iou(matrix)
+    if len(iou) == 2:
+        return 1.0 if math.isnan(iou[1]) else iou[1]
+    return _mean(iou)
+
+
+def count(
+    predicted: Tensor,
+    truth: Tensor,
+    name: str,
+    classes: int,
+    *,
+    trimap: int = 0,
+    boundary: bool = False,
+) -> Counts:
+    """Count one image: class ids (height, width) at its original size.
+
+    ``name`` is the image's id. ``trimap`` also counts the pixels within so many of a boundary,
+    ``boundary`` what boundary IoU needs.
+    """
+    matrix = confusion(predicted, truth, classes)
+    near = None
+    if trimap:
+        near = confusion(predicted, truth.masked_fill(~near_boundary(truth, trimap), VOID), classes)
+    width = boundary_width(*truth.shape)
+    rims = boundary_counts(predicted, truth, classes, width) if boundary else None
+    return Counts(matrix, near, rims, {name: image_iou(matrix)})
+
+
+def add(first: Counts, second: Counts) -> Counts:
+    """Return the counts of both sets of images.
+
+    Raises
+    ------
+    MismatchError
+        An image is in both, or they were not counted alike.
+
+    """
+    if both := first.images.keys() & second.images.keys():
+        raise MismatchError(f"images counted twice: {', '.join(sorted(both)[:5])}.")
+    return Counts(
+        first.confusion + second.confusion,
+        _sum(first.trimap, second.trimap),
+        _sum(first.boundary, second.boundary),
+        {**first.images, **second.images},
+    )
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        if first is not second:
+            raise MismatchError("counts: boundaries were counted in one part and not the other.")
+        return None
+    return first + second
+
+
+def gather(counts: Counts) -> Counts:
+    """Add up the counts of all processes of ``torch.distributed``; each gets the sum."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return counts
+    parts: list[Counts] = [counts] * distributed.get_world_size()
+    distributed.all_gather_object(parts, _on_cpu(counts))
+    total = parts[0]
+    for part in parts[1:]:
+        total = add(total, part)
+    return total
+
+
+def _on_cpu(counts: Counts) -> Counts:
+    near, rims = counts.trimap, counts.boundary
+    return Counts(
+        counts.confusion.cpu(),
+        None if near is None else near.cpu(),
+        None if rims is None else rims.cpu(),
+        counts.images,
+    )
+
+
+def scores(counts: Counts) -> Scores:
+    """Return the ratios that the counts come to."""
+    matrix = counts.confusion.double().cpu()
+    right, truth = matrix.diagonal(), matrix.sum(1)
+    iou = _iou(counts.confusion)
+    accuracy = tuple((right / truth).tolist())
+    total = float(truth.sum())
+    shares = zip((truth / total).tolist(), iou, strict=True)
+    rims = counts.boundary
+    return Scores(
+        iou,
+        accuracy,
+        _mean(iou),
+        float(right.sum()) / total if total else math.nan,
+        _mean(accuracy),
+        math.fsum(share * one for share, one in shares if share > 0) if total else math.nan,
+        _mean(tuple(counts.images.values())),
+        math.nan if counts.trimap is None else _mean(_iou(counts.trimap)),
+        math.nan if rims is None else _mean(tuple((rims[:, 0] / rims[:, 1]).tolist())),
+    )
+
+
+def _iou(matrix: Tensor) -> tuple[float, ...]:
+    exact = matrix.double()
+    right = exact.diagonal()
+    return tuple((right / (exact.sum(0) + exact.sum(1) - right)).tolist())
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    """Return the mean of the numbers, exact before the division: their order does not matter."""
+    known = [one for one in values if not math.isnan(one)]
+    return math.fsum(known) / len(known) if known else math.nan

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...proto.errors import FormatError, MismatchError, ZooError, listing
 from .dataset import Dataset, Sample
-from .images import complaint, read_photo, read_values, table
+from .images import complaint, read_photo, read_values
 from .legend import REFUSED, Legend
 
 AHEAD = 64  # Samples that wait for a thread; more would only hold memory.
@@ -106,7 +106,8 @@ def examine(sample: Sample, legend: Legend) -> Finding:
     if values.shape != size:
         return Finding(sample, nothing, f"{sample.label}: {differ(values.shape, size)}")
     histogram = np.bincount(values.ravel(), minlength=256)
-    pixels = np.bincount(table(legend), histogram, 256).astype(np.int64)
+    pixels = np.zeros(256, np.int64)
+    np.add.at(pixels, list(legend.values), histogram)
     if pixels[REFUSED]:
         return Finding(sample, nothing, f"{sample.label}: {complaint(histogram, legend)}")
     return Finding(sample, pixels)

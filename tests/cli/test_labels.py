@@ -61,6 +61,19 @@ def test_converting_from_grey_names_what_cannot_be_told(folders: Path) -> None:
     assert [path.name for path in (folders / "ids").iterdir()] == ["y.png"]
 
 
+@pytest.mark.parametrize("arguments", [(), ("check",), ("convert",)])
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    script = (
+        "import sys; from deeplab_zoo.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'numpy', 'PIL', 'scipy'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", script, "labels", *arguments, "--help"]
+    assert "Usage: deeplab-zoo labels" in subprocess.run(
+        command, check=True, capture_output=True, text=True
+    ).stdout  # fmt: skip
+
+
 def test_a_mistake_is_one_message(folders: Path) -> None:
     assert "no such file or folder" in run("check", folders / "none", code=2)
     assert "which classes" in run("check", folders, code=2)

@@ -40,6 +40,9 @@ class Augmentation:
         The grid of `resample.photo`.
     pad_side
         Where padding goes: at the bottom and right, or around.
+    pad_mirrors
+        The padded crop is mirrored, so that a mirrored picture is padded at the left, instead
+        of the picture before it is padded.
     pad_value
         ``mean``: the colour that is zero at the network's input. ``black``: zero in the file.
     pad_label
@@ -57,6 +60,7 @@ class Augmentation:
     blur: bool = False
     resize: Mode = "half_pixel"
     pad_side: Literal["end", "around"] = "end"
+    pad_mirrors: bool = False
     pad_value: Literal["mean", "black"] = "mean"
     pad_label: int = VOID
 
@@ -68,8 +72,9 @@ AUGMENTATIONS = {
     for row in (
         # Nothing: evaluation at the original size.
         Augmentation("none", crop=0, mirror=False),
-        # DeepLab v2's Caffe and the prototxts of rloss: scale_factors, mirror, crop_size.
-        Augmentation("caffe", scales=STEPS),
+        # DeepLab v2's Caffe and the prototxts of rloss: scale_factors, mirror, crop_size. Caffe
+        # mirrors when it copies the crop.
+        Augmentation("caffe", scales=STEPS, pad_mirrors=True),
         # DrSleep: image_reader.py.
         Augmentation("drsleep", scale=(0.5, 1.5), resize="top_left"),
         # isht7: train.py. The picture is squashed and not cropped; batches of one size only.
@@ -85,7 +90,7 @@ AUGMENTATIONS = {
             pad_value="black", pad_label=PADDING,
         ),
         # kazuto1011: libs/datasets/base.py.
-        Augmentation("kazuto1011", scales=STEPS),
+        Augmentation("kazuto1011", scales=STEPS, pad_mirrors=True),
     )
 }  # fmt: skip
 
@@ -156,7 +161,10 @@ def apply(
         spare = max(out[axis] - scaled, 0)
         before = spare // 2 if way.pad_side == "around" else 0
         stop = min(corner + out[axis], scaled)
-        grids.append(Grid(source[axis], scaled, corner, stop, drawn.mirror and axis == 1))
+        flip = drawn.mirror and axis == 1
+        if flip and way.pad_mirrors:
+            corner, stop, before = scaled - stop, scaled - corner, spare - before
+        grids.append(Grid(source[axis], scaled, corner, stop, flip))
         places.append(slice(before, before + stop - corner))
     pixels = photo(image, grids[0], grids[1], way.resize)
     if drawn.blur:

@@ -104,6 +104,23 @@ def test_padding_goes_where_and_has_the_colour_that_the_way_says(
     np.testing.assert_allclose(red, image[..., 0], atol=1e-4)  # float32 of 0..255, and back
 
 
+@pytest.mark.parametrize("side", ["end", "around"])
+@pytest.mark.parametrize("width", [4, 7, 13])
+def test_a_mirrored_crop_has_its_padding_mirrored_too(side: str, width: int) -> None:
+    way = Augmentation("x", crop=7, pad_side=side, pad_mirrors=True)
+    image, places = coordinates(5, width)
+    corner = (0, 4) if width == 13 else (0, 0)
+    plain, flipped = (
+        apply(way, Draw((5, width), corner, mirror=one), image, places[1], CAFFE_V2)
+        for one in (False, True)
+    )
+    assert (flipped[0] == plain[0][..., ::-1]).all()
+    assert (flipped[1] == plain[1][..., ::-1]).all()
+    picture_first = replace(way, pad_mirrors=False)
+    found = apply(picture_first, Draw((5, width), mirror=True), image, places[1], CAFFE_V2)[1]
+    assert found[2, (7 - width) // 2 if side == "around" and width < 7 else 0] == width - 1
+
+
 def test_a_mirror_reverses_columns_only() -> None:
     way = Augmentation("x", crop=0)
     image, places = coordinates(5, 7)

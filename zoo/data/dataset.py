@@ -33,12 +33,12 @@ def union(*parts: Dataset) -> Dataset:
     Raises
     ------
     MismatchError
-        The parts have different classes.
+        The parts have different classes, or masks that mean them by different values.
 
     """
-    if len({part.legend.names for part in parts}) != 1:
-        counts = ", ".join(f"{part.name}: {len(part.legend.names)}" for part in parts)
-        raise MismatchError(f"datasets of different classes cannot be joined ({counts}).")
+    if any(part.legend != parts[0].legend for part in parts):
+        counts = ", ".join(f"{part.name}: {len(part.legend.names)} classes" for part in parts)
+        raise MismatchError(f"datasets whose masks have other values cannot be joined ({counts}).")
     samples: dict[str, Sample] = {}
     for part in parts:
         for sample in part.samples:

@@ -254,11 +254,13 @@ def _list_file(request: Request) -> Found:
 def _from_list(
     rows: list[list[str]], root: Path, images: Path | None, labels: Path | None
 ) -> tuple[Sample, ...]:
-    if len(rows[0]) > 1 or Path(rows[0][0]).suffix.lower() in PHOTOS:
+    named = Path(rows[0][0]).suffix.lower() in PHOTOS
+    if len(rows[0]) > 1 or (named and labels is None):
         return from_pairs(rows, images or root)
     if images is None:
         raise UsageError("a list of ids needs the folder of the pictures (--images, --labels).")
-    return from_ids((row[0] for row in rows), images, labels)
+    ids = (Path(row[0]).stem if named else row[0] for row in rows)
+    return from_ids(ids, images, labels)
 
 
 def _list(folder: Path, split: str) -> Path:

@@ -39,18 +39,30 @@ def read_list(path: Path) -> list[list[str]]:
 def by_stem(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:
     """Return the folder's pictures by name without suffix, sorted; hidden files are passed over.
 
-    ``ending`` is what every stem must end with and loses (``_gtFine_labelIds``).
+    ``ending`` is what every stem must end with and loses (``_labelIds``).
+
+    Raises
+    ------
+    StorageError
+        There is no such folder.
+    MismatchError
+        Two files have the same name but for the suffix.
+
     """
     if not folder.is_dir():
         raise StorageError(f"{folder}: no such folder.")
     wanted = tuple(suffixes)
-    return {
-        path.stem.removesuffix(ending): path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in wanted
-        and path.stem.endswith(ending)
-        and not path.name.startswith(".")
-    }
+    found: dict[str, Path] = {}
+    twice = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in wanted or path.name.startswith("."):
+            continue
+        if path.stem.endswith(ending):
+            other = found.setdefault(path.stem.removesuffix(ending), path)
+            twice += [f"{other.name} and {path.name}"] if other != path else []
+    if twice:
+        raise MismatchError(f"{folder}: has files of the same name:\n{listing(twice)}")
+    return found
 
 
 def from_ids(ids: Iterable[str], images: Path, labels: Path | None) -> tuple[Sample, ...]:
@@ -74,18 +86,27 @@ def from_pairs(rows: Iterable[list[str]], root: Path) -> tuple[Sample, ...]:
     """Read lines ``image label`` (or only ``image``) relative to ``root``.
 
     A leading slash does not make a path absolute where it leads nowhere: DrSleep's lists
-    begin every path with one.
+    begin every path with one. The id is the file's name, or its path where names recur.
+
+    Raises
+    ------
+    FormatError
+        A line has three words or more, or not as many as the first.
+
     """
-    samples = []
-    for image, *rest in rows:
-        if len(rest) > 1:
-            raise FormatError(
-                f"list line '{' '.join((image, *rest))}': {1 + len(rest)} words, expected an "
-                "image and a label."
-            )
-        label = _under(root, rest[0]) if rest else None
-        samples.append(Sample(Path(image).stem, _under(root, image), label))
-    return tuple(samples)
+    rows = list(rows)
+    odd = [" ".join(row) for row in rows if len(row) > 2 or len(row) != len(rows[0])]
+    if odd:
+        raise FormatError(
+            "list: lines that are neither all 'image' nor all 'image label':\n" + listing(odd)
+        )
+    stems = [Path(row[0]).stem for row in rows]
+    if len(set(stems)) < len(stems):
+        stems = [str(Path(row[0].lstrip("/")).with_suffix("")) for row in rows]
+    return tuple(
+        Sample(stem, _under(root, row[0]), _under(root, row[1]) if row[1:] else None)
+        for stem, row in zip(stems, rows, strict=True)
+    )
 
 
 def _under(root: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ...converters.numerics import Numerics
-from ...proto.errors import MismatchError, UsageError
+from ...proto.errors import MismatchError, UsageError, listing
 from .augment import AUGMENTATIONS, Augmentation, apply, draw, generator
 from .dataset import Dataset
 from .images import read_mask, read_photo
@@ -127,6 +127,9 @@ def loader(
             f"sampling: made for {sampling.count} samples, {dataset.name} {dataset.split} has "
             f"{len(dataset.samples)}."
         )
+    bare = [str(sample.image) for sample in dataset.samples if sample.label is None]
+    if bare:
+        raise MismatchError(f"{len(bare)} samples have no mask to train on:\n{listing(bare)}")
     stream = Stream(sampling, rank, world, step * batch_size * world)
     return _loader(Samples(dataset, way, numerics, sampling.seed), stream, batch_size, workers, pin)
 

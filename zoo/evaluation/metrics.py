@@ -5,7 +5,7 @@ a score. Definitions and sources are in docs/data.md.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -161,31 +161,40 @@ def count(
     return Counts(matrix, near, rims, {name: image_iou(matrix)})
 
 
-def add(first: Counts, second: Counts) -> Counts:
-    """Return the counts of both sets of images.
+def total(parts: Iterable[Counts], classes: int) -> Counts:
+    """Add up the counts of several sets of images, as they come; a set without images is nothing.
 
     Raises
     ------
     MismatchError
-        An image is in both, or they were not counted alike.
+        An image is in two of them, or boundaries were counted in some only.
 
     """
-    if both := first.images.keys() & second.images.keys():
-        raise MismatchError(f"images counted twice: {', '.join(sorted(both)[:5])}.")
-    return Counts(
-        first.confusion + second.confusion,
-        _sum(first.trimap, second.trimap),
-        _sum(first.boundary, second.boundary),
-        {**first.images, **second.images},
-    )
+    matrix = near = rims = None
+    images: dict[str, float] = {}
+    for part in parts:
+        if both := images.keys() & part.images.keys():
+            raise MismatchError(f"images counted twice: {', '.join(sorted(both)[:5])}.")
+        if not part.images:
+            continue
+        first = not images
+        matrix = _sum(matrix, part.confusion, first)
+        near = _sum(near, part.trimap, first)
+        rims = _sum(rims, part.boundary, first)
+        images.update(part.images)
+    if matrix is None:
+        matrix = torch.zeros(classes, classes, dtype=torch.int64)
+    return Counts(matrix, near, rims, images)
 
 
-def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        if first is not second:
+def _sum(so_far: Tensor | None, more: Tensor | None, first: bool) -> Tensor | None:
+    if first:
+        return more
+    if so_far is None or more is None:
+        if so_far is not more:
             raise MismatchError("counts: boundaries were counted in one part and not the other.")
         return None
-    return first + second
+    return so_far + more
 
 
 def gather(counts: Counts) -> Counts:
@@ -194,10 +203,7 @@ def gather(counts: Counts) -> Counts:
         return counts
     parts: list[Counts] = [counts] * distributed.get_world_size()
     distributed.all_gather_object(parts, _on_cpu(counts))
-    total = parts[0]
-    for part in parts[1:]:
-        total = add(total, part)
-    return total
+    return total(parts, len(counts.confusion))
 
 
 def _on_cpu(counts: Counts) -> Counts:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from deeplab_zoo.zoo.data.layouts import fuse_voc_sbd, open_dataset
 from deeplab_zoo.zoo.data.legend import VOC, legend
 from deeplab_zoo.zoo.data.scan import check
 
-Put = object
+Put = Callable[..., None]
 
 
 def ids(dataset: Dataset) -> list[str]:
@@ -40,7 +41,7 @@ def test_voc_is_recognised_from_each_folder_it_is_known_by(voc: Path) -> None:
     assert ids(open_dataset(voc, "train+val")) == ["a1", "a2", "a3", "a4", "b1", "b2"]
 
 
-def test_augmented_masks_are_taken_for_augmented_lists(voc: Path, put_pair) -> None:
+def test_augmented_masks_are_taken_for_augmented_lists(voc: Path, put_pair: Put) -> None:
     for one in ("a1", "s1"):
         put_pair(f"VOC2012/JPEGImages/{one}.jpg", f"VOC2012/SegmentationClassAug/{one}.png", 9)
     found = open_dataset(voc, "train_aug")
@@ -49,7 +50,7 @@ def test_augmented_masks_are_taken_for_augmented_lists(voc: Path, put_pair) -> N
     demand_all_there(found)
 
 
-def test_scribbles_over_voc(voc: Path, put) -> None:
+def test_scribbles_over_voc(voc: Path, put: Put) -> None:
     for number in range(4):
         drawn = np.full((5 + number, 7), 255, np.uint8)
         drawn[1, 2:4], drawn[4] = 15, 254
@@ -61,7 +62,7 @@ def test_scribbles_over_voc(voc: Path, put) -> None:
     assert set(read_mask(found.samples[0].label, found.legend).ravel()) == {15, 254, 255}
 
 
-def write_sbd(root: Path, put, train: list[str], val: list[str]) -> None:
+def write_sbd(root: Path, put: Put, train: list[str], val: list[str]) -> None:
     io = pytest.importorskip("scipy.io")
     for folder in ("img", "cls"):
         (root / folder).mkdir(parents=True)
@@ -73,7 +74,7 @@ def write_sbd(root: Path, put, train: list[str], val: list[str]) -> None:
             io.savemat(root / "cls" / f"{one}.mat", {"GTcls": {"Segmentation": seen}})
 
 
-def test_sbd_is_read_and_fused_with_voc_without_leaks(voc: Path, put, tmp_path: Path) -> None:
+def test_sbd_is_read_and_fused_with_voc_without_leaks(voc: Path, put: Put, tmp_path: Path) -> None:
     # SBD has VOC's own training images too, and among its training images VOC's validation.
     write_sbd(tmp_path / "sbd", put, ["s1", "a1", "b1"], ["s2", "b2"])
     sbd = open_dataset(tmp_path / "sbd", "train+val")
@@ -128,7 +129,7 @@ def test_binary_masks_keep_their_void(voc: Path) -> None:
 
 def test_datasets_of_other_classes_do_not_join(voc: Path) -> None:
     dataset = open_dataset(voc, "train")
-    with pytest.raises(MismatchError, match="voc: 21, voc: 2"):
+    with pytest.raises(MismatchError, match="voc: 21 classes, voc: 2 classes"):
         union(dataset, binarise(dataset, "person"))
 
 
@@ -162,7 +163,29 @@ def test_a_list_without_labels_is_of_pictures_alone(voc: Path) -> None:
     demand_all_there(found)
 
 
-def test_two_folders(tmp_path: Path, put_pair) -> None:
+def test_pictures_of_one_name_in_several_folders_keep_apart(tmp_path: Path, put: Put) -> None:
+    for folder in ("bonn", "ulm"):
+        put(f"{folder}/1.jpg")
+    (tmp_path / "list.txt").write_text("bonn/1.jpg\n/ulm/1.jpg\n")
+    assert ids(open_dataset(tmp_path / "list.txt", classes=2)) == ["bonn/1", "ulm/1"]
+
+
+def test_files_of_the_same_name_are_not_chosen_between(tmp_path: Path, put: Put) -> None:
+    for name in ("images/x.jpg", "images/x.png", "labels/x.png"):
+        put(name)
+    with pytest.raises(MismatchError, match="same name:\n  x.jpg and x.png"):
+        open_dataset(tmp_path, classes=2)
+
+
+def test_a_list_of_file_names_finds_the_masks_too(tmp_path: Path, put_pair: Put) -> None:
+    put_pair("images/x.png", "labels/x.png", 1)
+    (tmp_path / "train.txt").write_text("x.png\n")
+    found = open_dataset(tmp_path, classes=2)
+    assert found.samples[0].label == tmp_path / "labels" / "x.png"
+    demand_all_there(found)
+
+
+def test_two_folders(tmp_path: Path, put_pair: Put) -> None:
     for one in ("x", "y"):
         put_pair(f"photos/{one}.png", f"masks/{one}.png", 1)
     found = open_dataset(tmp_path, images="photos", labels="masks", classes=["flat", "roof"])
@@ -186,7 +209,7 @@ def test_folders_with_a_folder_for_each_split_and_a_file_of_classes(
     assert open_dataset(tmp_path).legend.names == ("flat", "roof")
 
 
-def test_lists_beside_the_folders_are_not_ignored(tmp_path: Path, put_pair) -> None:
+def test_lists_beside_the_folders_are_not_ignored(tmp_path: Path, put_pair: Put) -> None:
     for one in ("x", "y"):
         put_pair(f"images/{one}.jpg", f"labels/{one}.png", 1)
     (tmp_path / "val.txt").write_text("y\n")
@@ -208,7 +231,7 @@ def test_camvid(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "value"), [("labelIds", 26), ("labelTrainIds", 13)])
-def test_cityscapes(tmp_path: Path, put_pair, kind: str, value: int) -> None:
+def test_cityscapes(tmp_path: Path, put_pair: Put, kind: str, value: int) -> None:
     for city in ("bonn", "aachen"):
         stem = f"{city}_000000_000019"
         put_pair(
@@ -227,7 +250,7 @@ def test_cityscapes(tmp_path: Path, put_pair, kind: str, value: int) -> None:
 
 
 @pytest.mark.parametrize("masks", ["stuffthingmaps", "annotations"])
-def test_coco_stuff(tmp_path: Path, put_pair, masks: str) -> None:
+def test_coco_stuff(tmp_path: Path, put_pair: Put, masks: str) -> None:
     put_pair("images/train2017/000000000009.jpg", f"{masks}/train2017/000000000009.png", 181, 255)
     for split in ("train", "train2017"):
         found = open_dataset(tmp_path, split)
@@ -237,7 +260,7 @@ def test_coco_stuff(tmp_path: Path, put_pair, masks: str) -> None:
         open_dataset(tmp_path, "val")
 
 
-def test_coco_stuff_10k(tmp_path: Path, put) -> None:
+def test_coco_stuff_10k(tmp_path: Path, put: Put) -> None:
     io = pytest.importorskip("scipy.io")
     put("images/COCO_train2014_000000000077.jpg")
     for folder in ("annotations", "imageLists"):
@@ -257,18 +280,20 @@ def test_a_layout_can_be_forced_and_must_exist(voc: Path) -> None:
         open_dataset(voc, layout="vocc")
 
 
-def test_what_cannot_be_opened_says_why(tmp_path: Path, voc: Path, put) -> None:
+def test_what_cannot_be_opened_says_why(tmp_path: Path, voc: Path, put: Put) -> None:
     put("somewhere/photo.jpg")
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "twice.txt").write_text("a\nb\na\n")
     (tmp_path / "three.txt").write_text("a.jpg b.png c.png\n")
+    (tmp_path / "some.txt").write_text("a.jpg a.png\nb.jpg\n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     for path, kind, complaint in (
         (tmp_path / "none", UsageError, "none: no such file or folder"),
         (tmp_path / "somewhere", UsageError, r"is none of the layouts .* \(it holds photo.jpg\)"),
         (tmp_path / "empty.txt", FormatError, "empty.txt: names no image"),
         (tmp_path / "twice.txt", FormatError, "more than once:\n  a: 2 times"),
-        (tmp_path / "three.txt", FormatError, "3 words, expected an image and a label"),
+        (tmp_path / "three.txt", FormatError, "neither all .image. nor .*\n  a.jpg b.png c.png"),
+        (tmp_path / "some.txt", FormatError, "neither all .image. nor .*\n  b.jpg"),
         (tmp_path / "bytes.txt", FormatError, "is not a text file"),
     ):
         with pytest.raises(kind, match=complaint):

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,8 @@ from deeplab_zoo.zoo.data.samplers import Sampling, sampling
 from deeplab_zoo.zoo.models.inference import prepare
 
 WAY = replace(AUGMENTATIONS["caffe"], crop=6)
+
+Put = Callable[..., None]
 
 
 @pytest.fixture
@@ -110,6 +113,8 @@ def test_pictures_of_several_sizes_are_padded_to_the_largest(dataset: Dataset) -
 def test_samples_without_a_mask_are_void(dataset: Dataset) -> None:
     bare = replace(dataset, samples=tuple(replace(one, label=None) for one in dataset.samples))
     assert all((batch["label"] == 255).all() for batch in evaluation_loader(bare, CAFFE_V2))
+    with pytest.raises(MismatchError, match="4 samples have no mask to train on:\n.*a1.jpg"):
+        loader(bare, WAY, CAFFE_V2, shuffled(bare), 2)
 
 
 def test_binary_labels(dataset: Dataset) -> None:
@@ -139,7 +144,7 @@ def test_a_damaged_file_is_named_by_whoever_reads_it(dataset: Dataset, workers: 
         list(evaluation_loader(dataset, CAFFE_V2, workers=workers))
 
 
-def test_a_mask_of_another_size_is_named(dataset: Dataset, put) -> None:
+def test_a_mask_of_another_size_is_named(dataset: Dataset, put: Put) -> None:
     put("VOC2012/SegmentationClass/a2.png", np.zeros((7, 6), np.uint8))
     with pytest.raises(MismatchError, match=r"a2.png: the mask is 7x6, its picture 6x7 \(turned"):
         list(evaluation_loader(dataset, CAFFE_V2))

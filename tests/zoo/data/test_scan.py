@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from deeplab_zoo.zoo.data.layouts import open_dataset
 from deeplab_zoo.zoo.data.legend import VOC
 from deeplab_zoo.zoo.data.scan import check, demand_sound, sound
 
+Put = Callable[..., None]
 
-def spoil(voc: Path, put) -> None:
+
+def spoil(voc: Path, put: Put) -> None:
     """Give every training sample but a2 a different ailment, and more samples with others."""
     photo = voc / "JPEGImages" / "a1.jpg"
     photo.write_bytes(photo.read_bytes()[:-100])
@@ -24,7 +27,7 @@ def spoil(voc: Path, put) -> None:
     lists.write_text(lists.read_text() + "c1\nc2\n")
 
 
-def test_all_problems_are_in_one_report_in_the_lists_order(voc: Path, put) -> None:
+def test_all_problems_are_in_one_report_in_the_lists_order(voc: Path, put: Put) -> None:
     spoil(voc, put)
     report = check(open_dataset(voc, "train"), threads=3)
     expected = (
@@ -43,7 +46,7 @@ def test_all_problems_are_in_one_report_in_the_lists_order(voc: Path, put) -> No
         demand_sound(report)
 
 
-def test_bad_samples_are_left_out_and_counted(voc: Path, put) -> None:
+def test_bad_samples_are_left_out_and_counted(voc: Path, put: Put) -> None:
     spoil(voc, put)
     report = check(open_dataset(voc, "train"))
     kept, after = sound(report)

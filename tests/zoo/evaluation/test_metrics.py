@@ -12,7 +12,6 @@ from torch import distributed, multiprocessing
 from deeplab_zoo.proto.errors import MismatchError
 from deeplab_zoo.zoo.evaluation.metrics import (
     Counts,
-    add,
     boundary_counts,
     boundary_width,
     confusion,
@@ -21,6 +20,7 @@ from deeplab_zoo.zoo.evaluation.metrics import (
     image_iou,
     near_boundary,
     scores,
+    total,
 )
 
 CLASSES = 5
@@ -56,19 +56,15 @@ def by_hand(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
     }
 
 
-def total(seeds: range) -> Counts:
-    parts = [count(*pair(seed), f"image {seed}", CLASSES) for seed in seeds]
-    result = parts[0]
-    for part in parts[1:]:
-        result = add(result, part)
-    return result
+def counted(seeds: range) -> Counts:
+    return total((count(*pair(seed), f"image {seed}", CLASSES) for seed in seeds), CLASSES)
 
 
 @given(start=st.integers(0, 10**6), size=st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
 def test_scores_are_those_of_a_confusion_matrix_in_ten_lines(start: int, size: int) -> None:
     seeds = range(start, start + size)
-    found = scores(total(seeds))
+    found = scores(counted(seeds))
     for name, expected in by_hand([pair(seed) for seed in seeds]).items():
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-12, err_msg=name)
 
@@ -79,7 +75,7 @@ def test_torchmetrics_agrees() -> None:
     for seed in range(3):
         predicted, truth = pair(seed)
         theirs.update(predicted.long(), truth.masked_fill(truth == 254, 255).long())
-    assert torch.equal(theirs.compute(), total(range(3)).confusion)
+    assert torch.equal(theirs.compute(), counted(range(3)).confusion)
 
 
 def test_void_and_padding_are_not_judged() -> None:
@@ -122,7 +118,7 @@ def test_ids_that_are_no_class_are_refused(predicted: list, truth: list, complai
 def test_image_iou_is_a_mean_over_images_and_has_its_own_name() -> None:
     first = count(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]), "a", 3)
     second = count(torch.tensor([[0, 0, 0, 1]]), torch.tensor([[0, 0, 1, 2]]), "b", 3)
-    both = add(first, second)
+    both = total([first, second], 3)
     assert both.images == {"a": 1.0, "b": pytest.approx((2 / 3 + 0 + 0) / 3)}
     assert scores(both).image_iou == pytest.approx((1 + 2 / 9) / 2)
     assert scores(both).mean_iou == pytest.approx((3 / 4 + 1 / 3 + 0) / 3)
@@ -134,12 +130,22 @@ def test_image_iou_of_two_classes_is_the_foregrounds_and_1_where_there_is_none()
     assert image_iou(torch.tensor([[5, 1], [1, 2]])) == 0.5
 
 
+def test_no_images_are_no_counts_and_change_none() -> None:
+    nothing = total([], CLASSES)
+    assert nothing.confusion.shape == (CLASSES, CLASSES)
+    assert math.isnan(scores(nothing).mean_iou)
+    one = count(*pair(0), "x", CLASSES, trimap=2, boundary=True)
+    both = total([nothing, one, nothing], CLASSES)
+    assert scores(both).trimap_iou == scores(one).trimap_iou
+    assert scores(both).boundary_iou == scores(one).boundary_iou
+
+
 def test_an_image_counted_twice_is_an_error() -> None:
     one = count(*pair(0), "x", CLASSES)
     with pytest.raises(MismatchError, match="images counted twice: x"):
-        add(one, one)
+        total([one, one], CLASSES)
     with pytest.raises(MismatchError, match="in one part and not the other"):
-        add(one, count(*pair(1), "y", CLASSES, trimap=2))
+        total([one, count(*pair(1), "y", CLASSES, trimap=2)], CLASSES)
 
 
 @given(seed=st.integers(0, 10**6), width=st.integers(1, 4))
@@ -196,14 +202,14 @@ def _process(rank: int, world: int, folder: str) -> None:
         "gloo", f"file://{folder}/store", timedelta(seconds=60), rank=rank, world_size=world
     )
     seeds = range(7)[rank::world]  # An uneven last batch.
-    found = gather(total(range(seeds[0], seeds[-1] + 1, world)))
+    found = gather(counted(range(seeds[0], seeds[-1] + 1, world)))
     torch.save((found.confusion, dict(found.images)), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
 def test_two_processes_come_to_exactly_the_scores_of_one(tmp_path: Path) -> None:
     multiprocessing.start_processes(_process, (2, str(tmp_path)), 2, start_method="fork")
-    alone = total(range(7))
+    alone = counted(range(7))
     for rank in (0, 1):
         matrix, images = torch.load(tmp_path / f"{rank}.pt")
         assert torch.equal(matrix, alone.confusion)
@@ -212,5 +218,5 @@ def test_two_processes_come_to_exactly_the_scores_of_one(tmp_path: Path) -> None
 
 
 def test_one_process_needs_no_group() -> None:
-    one = total(range(2))
+    one = counted(range(2))
     assert gather(one) is one

@@ -32,7 +32,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise FormatError(f"{path}: no such file.") from None
     except UnidentifiedImageError:
         raise FormatError(f"{path}: is not a picture of a known format.") from None
-    except (OSError, SyntaxError, ValueError) as error:  # What Pillow raises for damage.
+    # What Pillow raises for damage, and for headers that claim gigapixels.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FormatError(f"{path}: is damaged: {error}.") from error
 
 

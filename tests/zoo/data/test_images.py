@@ -2,6 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from deeplab_zoo.proto.errors import FormatError
@@ -96,6 +98,26 @@ def test_damage_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(FormatError, match=complaint):
             read_photo(path)
+
+
+@given(data=st.data(), kind=st.sampled_from(["photo.jpg", "photo.bmp", "mask.png"]))
+@settings(max_examples=150, deadline=None)
+def test_any_damage_is_a_format_error_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / kind
+    values = np.random.default_rng(0).integers(0, 21, (12, 9, 3), np.uint8)
+    Image.fromarray(values if kind.startswith("photo") else values[..., 0]).save(path)
+    whole = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=3)):
+        whole[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    try:
+        found = read_photo(path) if kind.startswith("photo") else read_mask(path, VOC)
+    except FormatError as error:
+        assert str(error).startswith(f"{path}: ")
+    else:
+        assert found.dtype == np.uint8
 
 
 def test_mat_masks_of_sbd_and_coco_stuff(tmp_path: Path) -> None:

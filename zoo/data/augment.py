@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from ...converters.numerics import Numerics
@@ -148,12 +147,11 @@ def apply(
     Takes RGB uint8 (height, width, 3) and class ids (height, width); returns the network's
     input, float32 (3, height, width), centred and in the profile's channel order, and the ids.
     """
-    source = image.shape[:2]
+    picture: Bytes | Floats = image
     if way.squash:
-        whole = tuple(Grid(one, way.squash, 0, way.squash) for one in source)
-        image = photo(image, whole[0], whole[1], way.resize)  # type: ignore[assignment]
-        ids = None if ids is None else mask(ids, whole[0], whole[1], way.resize)
-        source = image.shape[:2]
+        rows, columns = (Grid(one, way.squash, 0, way.squash) for one in image.shape[:2])
+        picture = photo(image, rows, columns, way.resize)
+        ids = None if ids is None else mask(ids, rows, columns, way.resize)
     out = (way.crop, way.crop) if way.crop else drawn.size
     grids, places = [], []
     for axis in range(2):
@@ -164,9 +162,9 @@ def apply(
         flip = drawn.mirror and axis == 1
         if flip and way.pad_mirrors:
             corner, stop, before = scaled - stop, scaled - corner, spare - before
-        grids.append(Grid(source[axis], scaled, corner, stop, flip))
+        grids.append(Grid(picture.shape[axis], scaled, corner, stop, flip))
         places.append(slice(before, before + stop - corner))
-    pixels = photo(image, grids[0], grids[1], way.resize)
+    pixels = photo(picture, grids[0], grids[1], way.resize)
     if drawn.blur:
         soft = Image.fromarray(np.rint(pixels).astype(np.uint8))
         pixels = np.asarray(soft.filter(ImageFilter.GaussianBlur(drawn.blur)), np.float32)
@@ -180,7 +178,7 @@ def apply(
 
 def _centre(
     pixels: Floats, out: tuple[int, ...], places: list[slice], way: Augmentation, numerics: Numerics
-) -> NDArray[np.float32]:
+) -> Floats:
     """Put a window (height, width, 3), RGB, on its padded canvas (3, height, width)."""
     mean = np.asarray(numerics.mean, np.float32)
     order = (2, 1, 0) if numerics.channel_order == "BGR" else (0, 1, 2)

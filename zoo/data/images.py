@@ -30,6 +30,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
             yield picture
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file.") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnidentifiedImageError:
         raise FormatError(f"{path}: is not a picture of a known format.") from None
     # What Pillow raises for damage, and for headers that claim gigapixels.

@@ -45,7 +45,7 @@ class Grid:
         return self.scaled - 1 - window if self.flip else window
 
 
-def photo(image: Bytes, rows: Grid, columns: Grid, mode: Mode) -> Floats:
+def photo(image: Bytes | Floats, rows: Grid, columns: Grid, mode: Mode) -> Floats:
     """Return the window of a picture (height, width, 3), bilinear.
 
     ``half_pixel``: the centres of the pixels count (OpenCV). ``top_left``: source = target *
@@ -96,7 +96,7 @@ def _neighbours(grid: Grid, mode: Mode) -> tuple[NDArray[np.intp], NDArray[np.in
     return before, after, (position - before).astype(np.float32)
 
 
-def _antialias(image: Bytes, rows: Grid, columns: Grid) -> Bytes:
+def _antialias(image: Bytes | Floats, rows: Grid, columns: Grid) -> Bytes:
     """Let Pillow resize what the window shows.
 
     Its filter reaches beyond the box for the neighbours of the border. It takes the box in
@@ -107,7 +107,8 @@ def _antialias(image: Bytes, rows: Grid, columns: Grid) -> Bytes:
         for grid in (rows, columns)
         for edge in (int(grid.places().min()), int(grid.places().max()) + 1)
     )
-    scaled = Image.fromarray(image).resize(
+    # A float is a whole number here: what this function returned.
+    scaled = Image.fromarray(image.astype(np.uint8, copy=False)).resize(
         (columns.stop - columns.start, rows.stop - rows.start),
         Image.Resampling.BILINEAR,
         (left, top, min(right, columns.source), min(bottom, rows.source)),

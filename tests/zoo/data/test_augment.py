@@ -172,6 +172,14 @@ def test_isht7_squashes_and_does_not_crop() -> None:
     assert label.max() == 19
 
 
+def test_squashing_works_on_every_grid() -> None:
+    for mode in ("half_pixel", "top_left", "antialias"):
+        way = Augmentation("x", crop=0, squash=16, resize=mode)
+        pixels, _ = apply(way, Draw((12, 12)), coordinates(20, 50)[0], None, CAFFE_V2)
+        red = pixels[2] + np.float32(CAFFE_V2.mean[2])
+        assert (np.diff(red[:, 3]) > 0).all()
+
+
 def test_rloss_draws_the_length_of_the_shorter_side() -> None:
     found = drawn_by("rloss", (500, 375), 800)
     short = [one.size[1] for one in found]

@@ -94,14 +94,16 @@ def test_damage_is_named(tmp_path: Path) -> None:
         (cut, "cut.jpg: is damaged: image file is truncated"),
         (html, "page.jpg: is not a picture"),
         (deep, "deep.png: has pixels of mode I;16"),
+        (tmp_path, "cannot be read: Is a directory"),
         (tmp_path / "none.jpg", "none.jpg: no such file"),
     ):
         with pytest.raises(FormatError, match=complaint):
             read_photo(path)
 
 
-@given(data=st.data(), kind=st.sampled_from(["photo.jpg", "photo.bmp", "mask.png"]))
-@settings(max_examples=150, deadline=None)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@given(data=st.data(), kind=st.sampled_from(["photo.jpg", "mask.png"]))
+@settings(max_examples=80, deadline=None)
 def test_any_damage_is_a_format_error_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str
 ) -> None:

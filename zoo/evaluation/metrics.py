@@ -92,33 +92,44 @@ def near_boundary(truth: Tensor, width: int) -> Tensor:
     The border of the image is no boundary.
     """
     flat = truth.reshape(-1, 1, *truth.shape[-2:]).float()
-    side = 2 * width + 1
-    high = functional.max_pool2d(flat, side, 1, width)
-    low = -functional.max_pool2d(-flat, side, 1, width)
-    return (high != low).view(truth.shape)
+    return _mixed(flat, width).view(truth.shape)
 
 
 def boundary_counts(predicted: Tensor, truth: Tensor, classes: int, width: int) -> Tensor:
     """Return intersection and union of the boundaries of each class, as int64 (classes, 2).
 
     The boundary of a mask (height, width) is its pixels within ``width`` of the outside; the
-    image's border counts as outside. Void pixels belong to no mask.
+    image's border counts as outside. Void pixels belong to no mask. The ids are such as
+    `confusion` lets pass.
     """
     judged = (truth != VOID) & (truth != PADDING)
-    counts = torch.zeros(classes, 2, dtype=torch.int64, device=truth.device)
-    seen = torch.cat([truth[judged], predicted[judged]]).long()
-    for one in torch.bincount(seen, minlength=classes).nonzero().ravel().tolist():
-        a, b = (_rim((ids == one) & judged, width) for ids in (predicted, truth))
-        counts[one] = torch.stack([(a & b).sum(), (a | b).sum()])
-    return counts
+    given, true = (ids.long().masked_fill(~judged, -1) for ids in (predicted, truth))
+
+    def rim(ids: Tensor) -> Tensor:
+        # A pixel is near the outside of its own class's mask if any other label is near, so
+        # all classes are done at once.
+        framed = functional.pad(ids[None, None].float(), [1] * 4, value=-1)
+        return _mixed(framed, width)[0, 0, 1:-1, 1:-1] & judged
+
+    rims = rim(given), rim(true)
+    both = rims[0] & rims[1] & (given == true)
+    first, second, shared = (
+        torch.bincount(ids, minlength=classes)
+        for ids in (given[rims[0]], true[rims[1]], true[both])
+    )
+    return torch.stack([shared, first + second - shared], 1)
 
 
-def _rim(mask: Tensor, width: int) -> Tensor:
-    outside = functional.pad((~mask)[None, None].float(), [width] * 4, value=1.0)
-    # A square is its two sides one after the other.
+def _mixed(labels: Tensor, width: int) -> Tensor:
+    """Return where the square around a pixel of (n, 1, height, width) has several labels."""
     side = 2 * width + 1
-    outside = functional.max_pool2d(functional.max_pool2d(outside, (1, side), 1), (side, 1), 1)
-    return mask & (outside[0, 0] > 0)
+
+    def highest(x: Tensor) -> Tensor:
+        # A square is its two sides one after the other.
+        rows = functional.max_pool2d(x, (1, side), 1, (0, width))
+        return functional.max_pool2d(rows, (side, 1), 1, (width, 0))
+
+    return highest(labels) != -highest(-labels)
 
 
 def boundary_width(height: int, width: int, share: float = 0.02) -> int:

@@ -24,7 +24,9 @@ def labels() -> None:
 @click.option("--labels", "masks", help="Folder of the masks, where it is not the layout's.")
 @click.option("--classes", help="voc, camvid, ...; a number; or a file with a name per line.")
 @click.option("--sbd", help="Join PATH (VOC) with SBD in this folder, without VOC val.")
-@click.option("--threads", default=4, show_default=True, help="That decode.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=4, show_default=True, help="That decode."
+)
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def check(
     path: str, split: str, layout: str | None, images: str | None, masks: str | None,

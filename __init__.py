@@ -23,6 +23,7 @@ _HOME = {
     "load_caffe": ".converters.graph.build",
     "open_checkpoint": ".proto.checkpoint",
     "open_dataset": ".zoo.data.layouts",
+    "parity": ".zoo.parity.job",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx
+    from .zoo.parity.job import parity as parity
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ _HOME = {
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
     "open_checkpoint": ".proto.checkpoint",
+    "open_dataset": ".zoo.data.layouts",
     "parity": ".zoo.parity.job",
 }
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .converters.graph.build import load_caffe as load_caffe
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
+    from .zoo.data.layouts import open_dataset as open_dataset
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx

@@ -3,7 +3,8 @@
 A check reads a number back, for which a GPU must finish what it was told before. So losses check
 what lies on the CPU by themselves, outside of ``torch.compile``, and anything when told to with
 ``validate=True``; on a GPU call these functions once per data set, or on the loader's batches.
-Unchecked labels outside of the classes are no class at all: false wherever a class is predicted.
+Unchecked labels outside of the classes make a
+loss not a number, which asks nothing of the device and stops none.
 """
 
 import torch
@@ -22,8 +23,11 @@ def wanted(validate: bool | None, tensor: Tensor) -> bool:
 def check_labels(labels: Tensor, classes: int, ignore: int | None) -> None:
     """Refuse labels other than ``0 .. classes - 1`` and the ignored one.
 
-    Raises:
-        MismatchError: naming the first such label, its place, and how many there are.
+    Raises
+    ------
+    MismatchError
+        Naming the first such label, its place, and how many there are.
+
     """
     if not labels.is_floating_point():
         labels = labels.long()  # In uint8, -1 would be 255.
@@ -41,8 +45,11 @@ def check_labels(labels: Tensor, classes: int, ignore: int | None) -> None:
 def check_numbers(scores: Tensor, name: str = "logits") -> None:
     """Refuse scores that are not a number.
 
-    Raises:
-        MismatchError: naming the place of the first.
+    Raises
+    ------
+    MismatchError
+        Naming the place of the first.
+
     """
     if scores.sum().isnan() and (wrong := scores.isnan()).any():
         raise MismatchError(
@@ -56,8 +63,11 @@ def check_probabilities(probabilities: Tensor) -> None:
 
     Half precision rounds each of many classes: its sums may be off by 0.05, others by 0.01.
 
-    Raises:
-        MismatchError: naming the place of the first value outside of 0..1, or sum other than 1.
+    Raises
+    ------
+    MismatchError
+        Naming the place of the first value outside of 0..1, or sum other than 1.
+
     """
     slack = 5e-2 if probabilities.element_size() == 2 else 1e-2
     if probabilities.numel() == 0:

@@ -34,17 +34,26 @@ def lovasz_extension(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return losses, whether they count (1 or 0), and the gradient of the losses by the scores.
 
-    Args:
-        scores: (groups, images, classes, pixels), float32 or float64. The images of a group are
-            ranked together.
-        labels: (groups, images, pixels), int32; ``VOID`` where a pixel does not count.
-        channels: the classes to compute; of others the loss is 0 and does not count.
-        first: the label of channel 0.
-        margin: 1 for the hinge, 0 for probabilities.
-        skip_absent: whether a class without a pixel in its group counts not.
+    Parameters
+    ----------
+    scores
+        (groups, images, classes, pixels), float32 or float64. The images of a group are
+        ranked together.
+    labels
+        (groups, images, pixels), int32; ``VOID`` where a pixel does not count.
+    channels
+        The classes to compute; of others the loss is 0 and does not count.
+    first
+        The label of channel 0.
+    margin
+        1 for the hinge, 0 for probabilities.
+    skip_absent
+        Whether a class without a pixel in its group counts not.
 
-    Returns:
-        losses and counts (groups, classes); gradient like the scores.
+    Returns
+    -------
+    losses and counts (groups, classes); gradient like the scores.
+
     """
     groups, images, _, pixels = scores.shape
     if scores.device.type == "cpu" and scores.dtype == torch.float32 and images * pixels < 2**31:
@@ -69,12 +78,18 @@ def _runs(channels: Sequence[int], longest: int) -> Iterator[slice]:
     """Yield runs of consecutive channels: a slice asks nothing of the device, a list would."""
     start = 0
     for stop in range(1, len(channels) + 1):
-        if stop == len(channels) or stop - start == longest or channels[stop] != channels[stop - 1] + 1:
+        if (
+            stop == len(channels)
+            or stop - start == longest
+            or channels[stop] != channels[stop - 1] + 1
+        ):
             yield slice(channels[start], channels[stop - 1] + 1)
             start = stop
 
 
-def _sorted(scores: Tensor, labels: Tensor, first: int, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+def _sorted(
+    scores: Tensor, labels: Tensor, first: int, margin: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the losses, presence and gradient of all classes by one stable sort."""
     groups, images, classes, pixels = scores.shape
     ids = torch.arange(first, first + classes, dtype=labels.dtype, device=labels.device)
@@ -86,7 +101,9 @@ def _sorted(scores: Tensor, labels: Tensor, first: int, margin: float) -> tuple[
     hit = foreground.gather(-1, order)
     total = foreground.sum(-1, keepdim=True, dtype=torch.int32)
     intersection = total - hit.cumsum(-1, dtype=torch.int32)
-    union = intersection + torch.arange(1, images * pixels + 1, dtype=torch.int32, device=labels.device)
+    union = intersection + torch.arange(
+        1, images * pixels + 1, dtype=torch.int32, device=labels.device
+    )
     union = union.to(scores.dtype)
     # A union of one is the first pixel of a class with one pixel or none: the loss goes to 1.
     step = torch.where(

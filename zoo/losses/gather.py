@@ -30,9 +30,12 @@ def whole_batch(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     the gradient of the whole batch. The backward pass sends nothing. Without an initialised
     process group the tensors come back as they are.
 
-    Raises:
-        MismatchError: the processes' shapes differ (looked at on the CPU; elsewhere the
-            collective itself fails or hangs, as with any other of unequal shapes).
+    Raises
+    ------
+    MismatchError
+        The processes' shapes differ (looked at on the CPU; elsewhere the
+        collective itself fails or hangs, as with any other of unequal shapes).
+
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return scores, labels
@@ -46,7 +49,7 @@ def whole_batch(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
                 "expected equal ones. Drop the last, smaller batch, or crop to one size."
             )
     parts = _gathered(scores.detach(), processes)
-    parts[rank] = _Multiplied.apply(scores, processes)
+    parts[rank] = _Multiplied.apply(scores, processes)  # type: ignore[no-untyped-call]
     return torch.cat(parts), torch.cat(_gathered(labels, processes))
 
 

@@ -32,16 +32,25 @@ def lovasz_hinge(
 ) -> Tensor:
     """Return the binary Lovász hinge, a scalar.
 
-    Args:
-        logits: (batch, height, width), positive for foreground; any number of axes after the
-            first, or one axis of pixels.
-        labels: the same shape; 0, 1 or ``ignore``.
-        per_image: the mean of the images' losses; otherwise all pixels are one image.
-        ignore: the label of void pixels.
-        validate: see `checks`.
+    Parameters
+    ----------
+    logits
+        (batch, height, width), positive for foreground; any number of axes after the
+        first, or one axis of pixels.
+    labels
+        The same shape; 0, 1 or ``ignore``.
+    per_image
+        The mean of the images' losses; otherwise all pixels are one image.
+    ignore
+        The label of void pixels.
+    validate
+        See `checks`.
 
-    Raises:
-        MismatchError: shapes differ; labels or logits are not what they should be.
+    Raises
+    ------
+    MismatchError
+        Shapes differ; labels or logits are not what they should be.
+
     """
     losses, _ = _hinge_losses(logits, labels, per_image, ignore, validate)
     return losses.sum() / max(1, len(losses))
@@ -58,19 +67,30 @@ def lovasz_softmax(
 ) -> Tensor:
     """Return the multi-class Lovász softmax of probabilities, a scalar.
 
-    Args:
-        probas: (batch, classes, height, width), a distribution over the classes; or
-            (batch, height, width), the sigmoid of one class, which ``classes=[label]`` names.
-        labels: (batch, height, width), 0 .. classes - 1 or ``ignore``.
-        classes: the classes whose losses are averaged: those present in the labels, all, or a
-            list. With none present the loss is 0.
-        per_image: the mean of the images' losses; otherwise the batch is one image.
-        ignore: the label of void pixels.
-        validate: see `checks`.
+    Parameters
+    ----------
+    probas
+        (batch, classes, height, width), a distribution over the classes; or
+        (batch, height, width), the sigmoid of one class, which ``classes=[label]`` names.
+    labels
+        (batch, height, width), 0 .. classes - 1 or ``ignore``.
+    classes
+        The classes whose losses are averaged: those present in the labels, all, or a
+        list. With none present the loss is 0.
+    per_image
+        The mean of the images' losses; otherwise the batch is one image.
+    ignore
+        The label of void pixels.
+    validate
+        See `checks`.
 
-    Raises:
-        MismatchError: shapes differ; labels or probabilities are not what they should be.
-        UsageError: a class that does not exist.
+    Raises
+    ------
+    MismatchError
+        Shapes differ; labels or probabilities are not what they should be.
+    UsageError
+        A class that does not exist.
+
     """
     if probas.dim() == labels.dim():
         probas = probas.unsqueeze(1)
@@ -93,8 +113,9 @@ def _hinge_losses(
         check_numbers(logits)
     if logits.dim() == 1:
         logits, labels = logits[None], labels[None]
-    losses, active = _losses(logits.unsqueeze(1), labels, [0], 1, 1.0, False, per_image, ignore)
-    return losses[:, 0], active[:, 0]
+    marked = _marked(labels, ignore)
+    losses, active = _losses(logits.unsqueeze(1), marked, [0], 1, 1.0, False, per_image)
+    return _poisoned(losses, marked, 2)[:, 0], active[:, 0]
 
 
 def _softmax_losses(
@@ -111,28 +132,34 @@ def _softmax_losses(
     channels, first = _channels(classes, count)
     if count > 1 and wanted(validate, probas):
         check_labels(labels, count, ignore)
-    return _losses(
-        probas, labels, channels, first, 0.0, classes == "present", per_image, ignore
-    )
+    marked = _marked(labels, ignore)
+    skip = isinstance(classes, str) and classes == "present"
+    losses, active = _losses(probas, marked, channels, first, 0.0, skip, per_image)
+    return losses if count == 1 else _poisoned(losses, marked, count), active
+
+
+def _marked(labels: Tensor, ignore: int | None) -> Tensor:
+    marked = labels.flatten(1).to(torch.int32)
+    return marked if ignore is None else marked.masked_fill(marked == ignore, VOID)
+
+
+def _poisoned(losses: Tensor, marked: Tensor, classes: int) -> Tensor:
+    """Make losses of labels that do not exist not a number, which asks nothing of the device."""
+    strange = (marked >= classes) | ((marked < 0) & (marked != VOID))
+    return losses.masked_fill(strange.any(), torch.nan)
 
 
 def _losses(
     scores: Tensor,
-    labels: Tensor,
+    marked: Tensor,
     channels: Sequence[int],
     first: int,
     margin: float,
     skip_absent: bool,
     per_image: bool,
-    ignore: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Bring scores (batch, classes, ...) and labels (batch, ...) into groups and rank them."""
-    if scores.element_size() < 4:
-        scores = scores.float()
-    scores, labels = scores.flatten(2), labels.flatten(1)
-    marked = labels.to(torch.int32)
-    if ignore is not None:
-        marked = marked.masked_fill(marked == ignore, VOID)
+    """Bring scores (batch, classes, ...) and labels (batch, pixels) into groups and rank them."""
+    scores = scores.flatten(2).to(torch.promote_types(scores.dtype, torch.float32))
     axis = 1 if per_image else 0
     losses, active, _ = lovasz_extension(
         scores.unsqueeze(axis), marked.unsqueeze(axis), channels, first, margin, skip_absent
@@ -189,13 +216,20 @@ def check_reduction(reduction: str) -> None:
 class LovaszHingeLoss(nn.Module):
     """The Lovász hinge of logits (batch, height, width) or (batch, 1, height, width).
 
-    Args:
-        per_image: rank each image by itself; otherwise the batch is one image.
-        ignore_index: the label of void pixels, or None.
-        reduction: ``"mean"`` or ``"sum"`` over the images, or ``"none"``: (batch,), or (1,)
-            where the batch is one image.
-        distributed: the batch is that of all processes (`gather.whole_batch`).
-        validate: see `checks`.
+    Parameters
+    ----------
+    per_image
+        Rank each image by itself; otherwise the batch is one image.
+    ignore_index
+        The label of void pixels, or None.
+    reduction
+        ``"mean"`` or ``"sum"`` over the images, or ``"none"``: (batch,), or (1,)
+        where the batch is one image.
+    distributed
+        The batch is that of all processes (`gather.whole_batch`).
+    validate
+        See `checks`.
+
     """
 
     def __init__(
@@ -218,25 +252,32 @@ class LovaszHingeLoss(nn.Module):
         """Return the loss; labels are 0, 1 or void, (batch, height, width)."""
         if self.distributed:
             logits, labels = whole_batch(logits, labels)
-        losses, _ = _hinge_losses(
-            logits, labels, self.per_image, self.ignore_index, self.validate
-        )
+        losses, _ = _hinge_losses(logits, labels, self.per_image, self.ignore_index, self.validate)
         return _reduced(losses, self.reduction)
 
 
 class LovaszSoftmaxLoss(nn.Module):
     """The Lovász softmax of logits (batch, classes, height, width); the softmax is inside.
 
-    Args:
-        classes: ``"present"`` in the labels, ``"all"``, or a list.
-        per_image: rank each image by itself; otherwise the batch is one image.
-        ignore_index: the label of void pixels, or None.
-        weight: (classes,); the loss is the weighted mean over the classes that count.
-        reduction: ``"mean"`` or ``"sum"`` over the images of the mean over classes, or
-            ``"none"``: (batch, classes), or (1, classes) where the batch is one image; classes
-            that do not count are 0, and ``weight`` is left out.
-        distributed: the batch is that of all processes (`gather.whole_batch`).
-        validate: see `checks`.
+    Parameters
+    ----------
+    classes
+        ``"present"`` in the labels, ``"all"``, or a list.
+    per_image
+        Rank each image by itself; otherwise the batch is one image.
+    ignore_index
+        The label of void pixels, or None.
+    weight
+        (classes,); the loss is the weighted mean over the classes that count.
+    reduction
+        ``"mean"`` or ``"sum"`` over the images of the mean over classes, or
+        ``"none"``: (batch, classes), or (1, classes) where the batch is one image; classes
+        that do not count are 0, and ``weight`` is left out.
+    distributed
+        The batch is that of all processes (`gather.whole_batch`).
+    validate
+        See `checks`.
+
     """
 
     weight: Tensor | None

@@ -2,8 +2,9 @@
 
 With the errors ``m = 1 - logit * (2 label - 1)`` of an image, it minimises over ``x``
 
-    ``F(x) + lam / 2 * |x - m|**2``,  ``F`` the Lovász extension of the Jaccard loss at ``max(x, 0)``.
+    ``F(x) + lam / 2 * |x - m|**2``,
 
+``F`` being the Lovász extension of the Jaccard loss, at ``max(x, 0)``.
 `prox_lovasz_hinge` solves it exactly (`solver.minimise`); `duality_gap` proves of any ``x`` how
 far it is from the minimum. ``method="path"`` is the approximation of Berman and Blaschko
 (arXiv:1705.08790v1): the errors keep the order they start with, which the true solution leaves.
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from ...proto.errors import MismatchError, UsageError
 from .checks import check_labels, check_numbers
 from .lovasz import Reduction, check_reduction, lovasz_hinge
-from .solver import descend, minimise, violation
+from .solver import descend, minimise, shrunk
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -38,22 +39,35 @@ def prox_lovasz_hinge(
 ) -> Tensor:
     """Return the errors that minimise the Lovász hinge plus ``lam / 2`` times the squared step.
 
-    Args:
-        margins: the errors ``1 - logit * (2 label - 1)``: (pixels,), (height, width), or
-            (batch, height, width), each image by itself.
-        labels: the same shape; 0, 1 or ``ignore``, whose errors stay as they are.
-        lam: what a step costs; the larger, the shorter it is.
-        method: ``"exact"``, or ``"path"`` as the original does, in float64.
-        ignore: the label of void pixels.
-        max_steps: of the path: how many times errors meet each other or zero before it ends.
-        eps: of the path: the distance at which they have met.
+    Parameters
+    ----------
+    margins
+        The errors ``1 - logit * (2 label - 1)``: (pixels,), (height, width), or
+        (batch, height, width), each image by itself.
+    labels
+        The same shape; 0, 1 or ``ignore``, whose errors stay as they are.
+    lam
+        What a step costs; the larger, the shorter it is.
+    method
+        ``"exact"``, or ``"path"`` as the original does, in float64.
+    ignore
+        The label of void pixels.
+    max_steps
+        Of the path: how many times errors meet each other or zero before it ends.
+    eps
+        Of the path: the distance at which they have met.
 
-    Returns:
-        errors in the shape, type and device of ``margins``. The work is done on the CPU.
+    Returns
+    -------
+    errors in the shape, type and device of ``margins``. The work is done on the CPU.
 
-    Raises:
-        MismatchError: shapes differ; labels or errors are not what they should be.
-        UsageError: ``lam`` is not positive, or there is no such method.
+    Raises
+    ------
+    MismatchError
+        Shapes differ; labels or errors are not what they should be.
+    UsageError
+        ``lam`` is not positive, or there is no such method.
+
     """
     if method not in ("exact", "path"):
         raise UsageError(f"method: {method!r}, expected 'exact' or 'path'.")
@@ -76,17 +90,16 @@ def duality_gap(
     """Return a bound on how far ``x`` is from the minimum, the largest of the images.
 
     The problem's dual maximises ``s . m - |s|**2 / (2 lam)`` over the vectors ``s >= 0`` whose
-    sum over any set of pixels is at most the Jaccard loss of getting these wrong. The step
-    ``lam (m - x)`` is nearly one; less its largest excess over any set, it is one.
+    sum over any set of pixels is at most the Jaccard loss of getting these wrong. At the minimum
+    ``lam (m - x)`` is one; near it, it is scaled until it is.
     """
     gaps = [0.0]
     solutions = x.detach().cpu().double().reshape(_images(margins)).numpy()
     images = zip(solutions, *_arrays(margins, labels, lam, ignore), strict=True)
     for solution, image, foreground, void in images:
         solution, image, foreground = solution[~void], image[~void], foreground[~void]
-        step = np.maximum(lam * (image - solution), 0)
-        step = np.maximum(step - violation(step, foreground), 0)
-        # With primal and dual a square apart, their difference needs no large numbers.
+        step = shrunk(np.maximum(lam * (image - solution), 0), foreground)
+        # Primal less dual, without the large squares that both contain.
         excess = lam * (image - solution) - step
         gap = _extension(solution, foreground) - step @ solution + excess @ excess / (2 * lam)
         gaps.append(float(gap))
@@ -122,7 +135,9 @@ def _ranked(values: Array, foreground: Mask) -> tuple[NDArray[np.intp], Array]:
     order = np.argsort(-values, kind="stable")
     hit = foreground[order]
     lost = hit.cumsum()
-    losses = np.arange(1, len(hit) + 1) / np.maximum(hit.sum() + np.arange(1, len(hit) + 1) - lost, 1)
+    losses = np.arange(1, len(hit) + 1) / np.maximum(
+        hit.sum() + np.arange(1, len(hit) + 1) - lost, 1
+    )
     return order, np.diff(losses, prepend=0.0)
 
 
@@ -170,12 +185,19 @@ class ProximalLovaszHingeLoss(nn.Module):
     jaccardSegment's ``--proximal``, whose advice is a rate of 1 and ``lam`` in place of its
     inverse. Its defaults are here: 0.5 (``--proxreg``) and 30 (``--maxproxsteps``).
 
-    Args:
-        lam: what a step costs; an attribute that may change while training.
-        method: ``"exact"`` or ``"path"``, see `prox_lovasz_hinge`.
-        max_steps: of the path.
-        ignore_index: the label of void pixels, or None.
-        reduction: ``"mean"`` or ``"sum"`` over the images, or ``"none"``.
+    Parameters
+    ----------
+    lam
+        What a step costs; an attribute that may change while training.
+    method
+        ``"exact"`` or ``"path"``, see `prox_lovasz_hinge`.
+    max_steps
+        Of the path.
+    ignore_index
+        The label of void pixels, or None.
+    reduction
+        ``"mean"`` or ``"sum"`` over the images, or ``"none"``.
+
     """
 
     def __init__(
@@ -199,7 +221,9 @@ class ProximalLovaszHingeLoss(nn.Module):
         if logits.dim() == labels.dim() + 1 and logits.shape[1] == 1:
             logits = logits.squeeze(1)
         options = {"method": self.method, "max_steps": self.max_steps, "ignore": self.ignore_index}
-        losses: Tensor = _Proximal.apply(logits, labels, self.lam, options)
+        losses: Tensor = _Proximal.apply(  # type: ignore[no-untyped-call]
+            logits, labels, self.lam, options
+        )
         if self.reduction == "none":
             return losses
         return losses.sum() if self.reduction == "sum" else losses.sum() / max(1, len(losses))

@@ -61,7 +61,7 @@ def unpack(keys: Keys, foreground: int, gradient: Floats) -> float:
             if union > 1:  # Otherwise the first false pixel of a class that is absent.
                 step = np.float32(intersection) / (union * (union - np.float32(1)))
             gradient[pixel] = step
-        loss += step * error
+        loss += float(step * error)
     return loss
 
 
@@ -89,9 +89,7 @@ def extensions(
         group, channel = row
         keys = np.empty(images * pixels, np.int64)
         flat = np.ascontiguousarray(scores[group, :, channel]).reshape(-1)
-        count, foreground = pack(
-            flat, labels[group].reshape(-1), first + channel, limit, keys
-        )
+        count, foreground = pack(flat, labels[group].reshape(-1), first + channel, limit, keys)
         if foreground == 0 and skip_absent:
             return
         active[group, channel] = 1
@@ -102,6 +100,8 @@ def extensions(
         gradient[group, :, channel] = steps.reshape(images, pixels)
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(rank, ((group, channel) for group in range(groups) for channel in channels)):
+        for _ in pool.map(
+            rank, ((group, channel) for group in range(groups) for channel in channels)
+        ):
             pass
     return losses, active, gradient

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+ROUNDING = 2.0**-52
+
 
 def minimise(margins: Array, foreground: Mask, lam: float) -> Array:
     """Return ``x`` of least Lovász hinge plus ``lam / 2 |x - margins|**2``.
@@ -29,12 +31,10 @@ def minimise(margins: Array, foreground: Mask, lam: float) -> Array:
     return x
 
 
-def violation(step: Array, foreground: Mask) -> float:
-    """Return by how much the sum of ``step`` exceeds the Jaccard loss at most, over all sets."""
+def shrunk(step: Array, foreground: Mask) -> Array:
+    """Return ``step``, scaled until its sum over any set is at most that set's Jaccard loss."""
     near, far = _falling(step, foreground), _falling(step, ~foreground)
-    block = np.array([0, len(near), 0, len(far)])
-    cut = _cut(step[near], step[far], block, int(foreground.sum()), 1.0, 0.0)
-    return max(0.0, -float(cut[0]))
+    return step * _factor(step[near], step[far], int(foreground.sum()))
 
 
 def _falling(values: Array, chosen: Mask) -> NDArray[np.intp]:
@@ -73,6 +73,19 @@ def _cut(
         if value < best:
             best, best_k, best_l = value, k, other
     return best, best_k, best_l
+
+
+@njit(nogil=True, cache=True)
+def _factor(near: Array, far: Array, size: int) -> float:
+    """Return the largest factor that fits (Dinkelbach): that of the worst set, until none is."""
+    factor = 1.0
+    block = np.array([0, len(near), 0, len(far)])
+    while True:
+        excess, k, other = _cut(near * factor, far * factor, block, size, 1.0, 0.0)
+        if excess >= -ROUNDING:
+            return factor
+        factor = min(factor, _loss(k, other, size) / (near[:k].sum() + far[:other].sum()))
+        factor *= 1 - ROUNDING
 
 
 @njit(nogil=True, cache=True)

@@ -23,7 +23,15 @@ SORT_BYTES = 1 << 30
 _BYTES_PER_KEY = 48  # Errors, their sorted copy, 64-bit places, the sort's second pair, counts.
 
 
-@torch.library.custom_op("deeplab_zoo::lovasz_extension", mutates_args=())
+# ``torch.library.custom_op`` is shorter, but its kernels import the compiler, which takes seconds.
+_OPERATOR = "deeplab_zoo::lovasz_extension"
+torch.library.define(
+    _OPERATOR,
+    "(Tensor scores, Tensor labels, int[] channels, int first, float margin, bool skip_absent)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+
+
 def lovasz_extension(
     scores: Tensor,
     labels: Tensor,
@@ -55,6 +63,21 @@ def lovasz_extension(
     losses and counts (groups, classes); gradient like the scores.
 
     """
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.deeplab_zoo.lovasz_extension(
+        scores, labels, channels, first, margin, skip_absent
+    )
+    return found
+
+
+@torch.library.impl(_OPERATOR, "CompositeExplicitAutograd")
+def _compute(
+    scores: Tensor,
+    labels: Tensor,
+    channels: Sequence[int],
+    first: int,
+    margin: float,
+    skip_absent: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     groups, images, _, pixels = scores.shape
     if scores.device.type == "cpu" and scores.dtype == torch.float32 and images * pixels < 2**31:
         arrays = extensions(
@@ -116,7 +139,7 @@ def _sorted(
     return losses, total.squeeze(-1) > 0, gradient
 
 
-@lovasz_extension.register_fake
+@torch.library.register_fake(_OPERATOR)  # type: ignore[untyped-decorator]
 def _shapes(
     scores: Tensor,
     labels: Tensor,  # noqa: ARG001
@@ -142,4 +165,4 @@ def _backward(ctx: Any, losses: Tensor | None, *_: Tensor | None) -> tuple[Tenso
     return scores, None, None, None, None, None
 
 
-lovasz_extension.register_autograd(_backward, setup_context=_keep)
+torch.library.register_autograd(_OPERATOR, _backward, setup_context=_keep)

@@ -91,19 +91,23 @@ def duality_gap(
 
     The problem's dual maximises ``s . m - |s|**2 / (2 lam)`` over the vectors ``s >= 0`` whose
     sum over any set of pixels is at most the Jaccard loss of getting these wrong. At the minimum
-    ``lam (m - x)`` is one; near it, it is scaled until it is.
+    ``lam (m - x)`` is one. Near it, two are tried: this step scaled until it is one, and this
+    step no larger, pixel by pixel, than the slope of the hinge at ``x``.
     """
     gaps = [0.0]
     solutions = x.detach().cpu().double().reshape(_images(margins)).numpy()
     images = zip(solutions, *_arrays(margins, labels, lam, ignore), strict=True)
     for solution, image, foreground, void in images:
         solution, image, foreground = solution[~void], image[~void], foreground[~void]
-        step = shrunk(np.maximum(lam * (image - solution), 0), foreground)
+        order, growth = _ranked(solution, foreground)
+        slope = np.empty_like(growth)
+        slope[order] = growth
+        value = growth @ np.maximum(solution[order], 0)
+        step = lam * (image - solution)
+        duals = shrunk(np.maximum(step, 0), foreground), np.clip(step, 0, slope)
         # Primal less dual, without the large squares that both contain.
-        excess = lam * (image - solution) - step
-        gap = _extension(solution, foreground) - step @ solution + excess @ excess / (2 * lam)
-        gaps.append(float(gap))
-    return max(gaps)
+        gaps.append(min(value - s @ solution + np.sum((step - s) ** 2) / (2 * lam) for s in duals))
+    return float(max(gaps))
 
 
 def _images(tensor: Tensor) -> tuple[int, int]:
@@ -139,11 +143,6 @@ def _ranked(values: Array, foreground: Mask) -> tuple[NDArray[np.intp], Array]:
         hit.sum() + np.arange(1, len(hit) + 1) - lost, 1
     )
     return order, np.diff(losses, prepend=0.0)
-
-
-def _extension(values: Array, foreground: Mask) -> float:
-    order, growth = _ranked(values, foreground)
-    return float(growth @ np.maximum(values[order], 0))
 
 
 def _path(margins: Array, foreground: Mask, lam: float, max_steps: int, eps: float) -> Array:

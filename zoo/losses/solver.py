@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-ROUNDING = 2.0**-52
+Block = tuple[int, int, int, int]  # From one prefix to another, of the foreground and the rest.
 
 
 def minimise(margins: Array, foreground: Mask, lam: float) -> Array:
@@ -40,7 +39,7 @@ def shrunk(step: Array, foreground: Mask) -> Array:
 def _falling(values: Array, chosen: Mask) -> NDArray[np.intp]:
     """Return where the chosen values above zero are, the largest first."""
     places = np.flatnonzero(chosen & (values > 0))
-    return places[np.argsort(-values[places], kind="stable")]
+    return places[np.argsort(-values[places])]  # Equal errors end equal, in any order.
 
 
 @njit(nogil=True, cache=True)
@@ -51,7 +50,7 @@ def _loss(k: int, other: int, size: int) -> float:
 
 @njit(nogil=True, cache=True)
 def _cut(
-    near: Array, far: Array, block: NDArray[np.int64], size: int, scale: float, level: float
+    near: Array, far: Array, block: Block, size: int, scale: float, level: float
 ) -> tuple[float, int, int]:
     """Return the least ``scale`` x loss - sum of (error - level) in a block, and its prefixes.
 
@@ -65,11 +64,11 @@ def _cut(
     for other in range(l0, l1 + 1):
         if other > l0:
             gained += far[other - 1] - level
-        cost = scale / max(size + other, 1)
-        while k < k1 and near[k] - level > cost:
+        share = 1 / max(size + other, 1)
+        while k < k1 and near[k] - level > scale * share:
             gained += near[k] - level
             k += 1
-        value = scale * (_loss(k, other, size) - start) - gained
+        value = scale * ((k + other) * share - start) - gained
         if value < best:
             best, best_k, best_l = value, k, other
     return best, best_k, best_l
@@ -77,22 +76,34 @@ def _cut(
 
 @njit(nogil=True, cache=True)
 def _factor(near: Array, far: Array, size: int) -> float:
-    """Return the largest factor that fits (Dinkelbach): that of the worst set, until none is."""
-    factor = 1.0
-    block = np.array([0, len(near), 0, len(far)])
-    while True:
-        excess, k, other = _cut(near * factor, far * factor, block, size, 1.0, 0.0)
-        if excess >= -ROUNDING:
-            return factor
-        factor = min(factor, _loss(k, other, size) / (near[:k].sum() + far[:other].sum()))
-        factor *= 1 - ROUNDING
+    """Return the largest factor, up to 1, with which no set's sum exceeds its loss.
+
+    With a number of other pixels given, sum over loss is the mean of the set times a constant,
+    which foreground above the mean makes larger.
+    """
+    sums = np.concatenate((np.zeros(1), near.cumsum()))
+    factor, others = 1.0, 0.0
+    for other in range(len(far) + 1):
+        if other > 0:
+            others += far[other - 1]
+        low, high = int(other == 0), len(near)
+        while low < high:
+            k = (low + high) // 2
+            if near[k] * (k + other) > sums[k] + others:
+                low = k + 1
+            else:
+                high = k
+        total = sums[min(low, len(near))] + others
+        if total > 0:
+            factor = min(factor, _loss(low, other, size) / total)
+    return factor
 
 
 @njit(nogil=True, cache=True)
 def _parted(near: Array, far: Array, size: int, scale: float) -> tuple[Array, Array]:
     """Return the solution for the errors above zero, each falling; ``scale`` is ``1 / lam``."""
     x, y = np.zeros_like(near), np.zeros_like(far)
-    waiting = [np.array([0, len(near), 0, len(far)])]
+    waiting = [(0, len(near), 0, len(far))]
     while waiting:
         block = waiting.pop()
         k0, k1, l0, l1 = block
@@ -103,14 +114,16 @@ def _parted(near: Array, far: Array, size: int, scale: float) -> tuple[Array, Ar
         level = (total - scale * (_loss(k1, l1, size) - _loss(k0, l0, size))) / count
         # Below zero the loss is flat: who is not above zero at level zero ends there.
         level = max(level, 0.0)
-        _, k, other = _cut(near, far, block, size, scale, level)
+        k, other = k0, l0
+        if count > 1:
+            _, k, other = _cut(near, far, block, size, scale, level)
         if (k == k0 and other == l0) or (k == k1 and other == l1):
             x[k0:k1] = level
             y[l0:l1] = level
             continue
-        waiting.append(np.array([k0, k, l0, other]))
+        waiting.append((k0, k, l0, other))
         if level > 0:
-            waiting.append(np.array([k, k1, other, l1]))
+            waiting.append((k, k1, other, l1))
     return x, y
 
 

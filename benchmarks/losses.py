@@ -109,7 +109,7 @@ def lovasz(options: argparse.Namespace, classes: int, present: int | None) -> No
         "a sort per class": lambda: sort_per_class(probas, labels, bool(present)),
     }
     if device != "cpu":
-        keys = (probas[:, None] - 0).detach().reshape(classes, -1)
+        keys = probas.detach().transpose(0, 1).reshape(classes, -1)
         runs["torch.sort of the keys"] = lambda: (
             keys.sort(-1, descending=True)[0].sum() + 0 * probas.sum()
         )

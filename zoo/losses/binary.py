@@ -33,12 +33,14 @@ class _Binary(nn.Module):
             check_labels(labels, 2, self.ignore_index)
             check_numbers(logits)
         logits = logits.flatten(1).to(torch.promote_types(logits.dtype, torch.float32))
-        labels = labels.flatten(1)
-        valid = torch.ones_like(logits)
+        labels = labels.flatten(1).long()
+        valid = torch.ones_like(labels, dtype=torch.bool)
         if self.ignore_index is not None:
-            valid = (labels.long() != self.ignore_index).to(logits.dtype)
-        # A void logit may be anything; times zero, not a number would stay one.
-        return logits.masked_fill(valid == 0, 0), (labels == 1).to(logits.dtype), valid
+            valid = labels != self.ignore_index
+        # A void logit may be anything, but times zero what is not a number stays that.
+        logits = logits.masked_fill(~valid, 0)
+        logits = logits.masked_fill(valid & (labels != 0) & (labels != 1), torch.nan)
+        return logits, (labels == 1).to(logits.dtype), valid.to(logits.dtype)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -140,14 +140,7 @@ def _sorted(
 
 
 @torch.library.register_fake(_OPERATOR)  # type: ignore[untyped-decorator]
-def _shapes(
-    scores: Tensor,
-    labels: Tensor,  # noqa: ARG001
-    channels: Sequence[int],  # noqa: ARG001
-    first: int,  # noqa: ARG001
-    margin: float,  # noqa: ARG001
-    skip_absent: bool,  # noqa: ARG001
-) -> tuple[Tensor, Tensor, Tensor]:
+def _shapes(scores: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     groups, _, classes, _ = scores.shape
     losses = scores.new_empty(groups, classes)
     gradient = torch.empty_like(scores, memory_format=torch.contiguous_format)

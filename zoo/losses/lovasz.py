@@ -201,7 +201,8 @@ def _channels(classes: Classes, count: int) -> tuple[list[int], int]:
     return labels, 0
 
 
-def _reduced(losses: Tensor, reduction: Reduction) -> Tensor:
+def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
+    """Return the losses, their sum, or their mean, which is 0 of none."""
     if reduction == "none":
         return losses
     return losses.sum() if reduction == "sum" else losses.sum() / max(1, len(losses))
@@ -253,7 +254,7 @@ class LovaszHingeLoss(nn.Module):
         if self.distributed:
             logits, labels = whole_batch(logits, labels)
         losses, _ = _hinge_losses(logits, labels, self.per_image, self.ignore_index, self.validate)
-        return _reduced(losses, self.reduction)
+        return reduced(losses, self.reduction)
 
 
 class LovaszSoftmaxLoss(nn.Module):
@@ -320,4 +321,4 @@ class LovaszSoftmaxLoss(nn.Module):
         )  # fmt: skip
         if self.reduction == "none":
             return losses
-        return _reduced(_over_classes(losses, active, self.weight), self.reduction)
+        return reduced(_over_classes(losses, active, self.weight), self.reduction)

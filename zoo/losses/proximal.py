@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...proto.errors import MismatchError, UsageError
 from .checks import check_labels, check_numbers
-from .lovasz import Reduction, check_reduction, lovasz_hinge
+from .lovasz import Reduction, check_reduction, lovasz_hinge, reduced
 from .solver import descend, minimise, shrunk
 
 Array = NDArray[np.float64]
@@ -223,6 +223,4 @@ class ProximalLovaszHingeLoss(nn.Module):
         losses: Tensor = _Proximal.apply(  # type: ignore[no-untyped-call]
             logits, labels, self.lam, options
         )
-        if self.reduction == "none":
-            return losses
-        return losses.sum() if self.reduction == "sum" else losses.sum() / max(1, len(losses))
+        return reduced(losses, self.reduction)

@@ -26,6 +26,7 @@ _HOME = {
     "lovasz_hinge": ".zoo.losses.lovasz",
     "lovasz_softmax": ".zoo.losses.lovasz",
     "open_checkpoint": ".proto.checkpoint",
+    "parity": ".zoo.parity.job",
     "prox_lovasz_hinge": ".zoo.losses.proximal",
 }
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx
+    from .zoo.parity.job import parity as parity
 
 
 def __getattr__(name: str) -> Any:

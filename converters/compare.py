@@ -63,10 +63,10 @@ def compare(one: str | Path, other: str | Path) -> Agreement:
     """
     first, second = open_any(Path(one)), open_any(Path(other))
     names = list(dict.fromkeys([*first.state, *second.state]))
-    found = [_difference(name, first.state.get(name), second.state.get(name)) for name in names]
+    found = [difference(name, first.state.get(name), second.state.get(name)) for name in names]
     return Agreement(
         len(names),
-        tuple(difference for difference in found if difference is not None),
+        tuple(one for one in found if one is not None),
         (first.numerics.name, second.numerics.name),
     )
 
@@ -106,7 +106,8 @@ def _published(stored: Net, path: Path) -> Archive:
     return Archive(Origin("caffe", {path.name: ""}, tool()), CAFFE_V2, None, tensors, notes=notes)
 
 
-def _difference(name: str, one: Float32 | None, other: Float32 | None) -> Difference | None:
+def difference(name: str, one: Float32 | None, other: Float32 | None) -> Difference | None:
+    """Compare one tensor of two files; None where both have it, equal to the bit."""
     if one is None or other is None:
         return Difference(name, None, f"only in the {'second' if one is None else 'first'} file")
     if one.shape != other.shape:

@@ -141,8 +141,7 @@ def _sorted(
 
 @torch.library.register_fake(_OPERATOR)  # type: ignore[untyped-decorator]
 def _shapes(scores: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    groups, _, classes, _ = scores.shape
-    losses = scores.new_empty(groups, classes)
+    losses = scores.new_empty(scores.shape[0], scores.shape[2])
     gradient = torch.empty_like(scores, memory_format=torch.contiguous_format)
     return losses, torch.empty_like(losses), gradient
 

@@ -108,7 +108,8 @@ def test_without_a_valid_pixel_the_loss_is_zero_and_has_a_gradient(
 @pytest.mark.parametrize("build", [*BINARY, *MANY])
 def test_gradients_are_those_of_finite_differences(build: Callable[[], nn.Module]) -> None:
     logits, labels = binary() if build in BINARY else many()
-    assert torch.autograd.gradcheck(lambda x: build()(x, labels), logits.requires_grad_())
+    logits = logits[..., :2, :3].contiguous().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: build()(x, labels[:, :2, :3]), logits)
 
 
 @pytest.mark.parametrize("build", [*BINARY, *MANY])

@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _HOME = {
     "DeepLabV2": ".zoo.models.deeplab_v2",
     "DeepLabV2Config": ".converters.deeplab_v2",
+    "LovaszHingeLoss": ".zoo.losses.lovasz",
+    "LovaszSoftmaxLoss": ".zoo.losses.lovasz",
     "ZooError": ".proto.errors",
     "compare": ".converters.compare",
     "convert_caffe": ".converters.convert",
@@ -21,9 +23,12 @@ _HOME = {
     "export_onnx": ".zoo.models.onnx",
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
+    "lovasz_hinge": ".zoo.losses.lovasz",
+    "lovasz_softmax": ".zoo.losses.lovasz",
     "open_checkpoint": ".proto.checkpoint",
     "open_dataset": ".zoo.data.layouts",
     "parity": ".zoo.parity.job",
+    "prox_lovasz_hinge": ".zoo.losses.proximal",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -39,6 +44,11 @@ if TYPE_CHECKING:
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
     from .zoo.data.layouts import open_dataset as open_dataset
+    from .zoo.losses.lovasz import LovaszHingeLoss as LovaszHingeLoss
+    from .zoo.losses.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
+    from .zoo.losses.lovasz import lovasz_hinge as lovasz_hinge
+    from .zoo.losses.lovasz import lovasz_softmax as lovasz_softmax
+    from .zoo.losses.proximal import prox_lovasz_hinge as prox_lovasz_hinge
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx

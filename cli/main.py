@@ -16,6 +16,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "convert": "Bring a foreign weights file home: Caffe, TensorFlow, other programs'.",
     "export": "Send native weights abroad, in another program's layout.",
+    "finetune": "Train weights on your data, by a published recipe or your own.",
     "parity": "Prove that a converted model computes what its original does.",
     "compare": "Say whether two weights files hold the same values.",
     "inspect": "Say what is in a file: format, layers, tensors, statistics.",

@@ -4,6 +4,7 @@ What a sample becomes depends on the seed, its position in the stream and its in
 number of workers and ranks, or where a run was interrupted, changes nothing.
 """
 
+import signal
 from typing import TypedDict
 
 import torch
@@ -163,7 +164,13 @@ def _loader(
         # Else starting the workers draws from the global generator, and a resumed run, which
         # starts them once more, would go on with other random numbers.
         generator=torch.Generator(),
+        worker_init_fn=_deaf,
     )
+
+
+def _deaf(_: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def region(label: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Fine-tuning: a config, weights and data in, better weights out."""

@@ -1,0 +1,160 @@
+"""Checkpoints: what a run needs to go on, on the disk whole or not at all.
+
+A checkpoint is two files in the run's folder, ``step-00001000.safetensors``, weights that
+`deeplab_zoo.load` loads, and ``step-00001000.pt``, the solver's state. The second is written
+last: a checkpoint without it does not exist. Data order and random numbers are functions of
+the step and need no place here.
+"""
+
+import fcntl
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...converters import weights as weights_file
+from ...converters.files import replacing
+from ...converters.weights import Weights
+from ...proto.errors import FormatError, UsageError
+
+VERSION = 1
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A run between two updates.
+
+    Attributes
+    ----------
+    step
+        Updates done.
+    model
+        Weights and statistics by canonical name.
+    solver
+        What the optimizer's ``state_dict`` says.
+    mean
+        The running mean of the weights, which is what the weights file then holds.
+    best
+        The best mIoU so far; less than 0 for none.
+    config
+        As YAML.
+    precision
+        The loss scaler's state, of fp16.
+
+    """
+
+    step: int
+    model: State
+    solver: dict[str, Any]
+    config: str
+    mean: State = field(default_factory=dict)
+    best: float = -1.0
+    precision: dict[str, Any] = field(default_factory=dict)
+
+
+def write_weights(like: Weights, state: State, path: Path) -> None:
+    """Write a model's state as a weights file, with the config and origin of another."""
+    arrays = {
+        name: np.ascontiguousarray(one.detach().float().cpu().numpy())
+        for name, one in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    made = Weights(arrays, like.config, like.numerics, like.origin)
+    weights_file.write(made, path)
+
+
+def save(folder: Path, saved: Saved, like: Weights, keep: int = 0) -> Path:
+    """Write a checkpoint, then remove all but the newest ``keep`` (0: none is removed).
+
+    Raises
+    ------
+    StorageError
+        The disk does not let us; the checkpoints before are untouched.
+
+    """
+    stem = folder / f"step-{saved.step:08d}"
+    write_weights(like, saved.mean or saved.model, stem.with_suffix(".safetensors"))
+    content = {
+        "version": VERSION,
+        "step": saved.step,
+        "solver": saved.solver,
+        "best": saved.best,
+        "config": saved.config,
+        "precision": saved.precision,
+        # The weights file has the mean where there is one.
+        "model": dict(saved.model) if saved.mean else {},
+    }
+    with replacing(stem.with_suffix(".pt")) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's zip writer does not say ENOSPC.
+            raise OSError(f"torch.save: {str(error).partition(chr(10))[0]}") from None
+    if keep:
+        for old in steps(folder)[:-keep]:
+            remove(folder, old)
+    return stem.with_suffix(".pt")
+
+
+def remove(folder: Path, step: int) -> None:
+    """Remove a checkpoint; it ceases to exist first."""
+    for suffix in (".pt", ".safetensors"):
+        (folder / f"step-{step:08d}{suffix}").unlink(missing_ok=True)
+
+
+def steps(folder: Path) -> list[int]:
+    """Return the steps that a folder has checkpoints of, in order."""
+    found = (_NAME.fullmatch(one.name) for one in folder.glob("step-*.pt"))
+    return sorted(int(one[1]) for one in found if one)
+
+
+def read(path: Path) -> Saved:
+    """Read a checkpoint by its ``.pt``.
+
+    Raises
+    ------
+    FormatError
+        It is damaged, or no checkpoint of ours.
+
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["version"] != VERSION:
+            raise FormatError(
+                f"{path}: version {content['version']}, expected {VERSION}. Is it from a newer "
+                "deeplab-zoo?"
+            )
+        held = weights_file.read(path.with_suffix(".safetensors")).state
+        state = {name: torch.from_numpy(np.array(one)) for name, one in held.items()}
+        model = content["model"]
+        return Saved(
+            content["step"], model or state, content["solver"], content["config"],
+            state if model else {}, content["best"], content["precision"],
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.filename}: no such file.") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FormatError(f"{path}: cannot be read as a checkpoint ({reason}).") from None
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, so that no second run writes into it; raise `UsageError` if held."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"{folder}: another run is writing into it. Wait for it, or name another folder."
+            ) from None
+        yield

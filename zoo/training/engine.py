@@ -1,0 +1,137 @@
+"""Where a run computes: this process and one device, or Lightning Fabric's many.
+
+`Solo` has the part of Fabric's interface that the loop uses, so that there is one loop, and a
+run that needs no more than one device in float32 does not wait seconds for Lightning's import.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ...proto.errors import MissingDependencyError, UsageError
+from .config import TrainConfig
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class Engine(Protocol):
+    """What the loop asks of Fabric."""
+
+    device: torch.device
+    global_rank: int
+    world_size: int
+
+    def setup(self, module: nn.Module, *optimizers: Optimizer) -> Any: ...
+    def backward(self, tensor: Tensor) -> None: ...
+    def no_backward_sync(
+        self, module: nn.Module, enabled: bool = True
+    ) -> AbstractContextManager[None]: ...
+    def clip_gradients(
+        self, module: nn.Module, optimizer: Optimizer, *, max_norm: float, error_if_nonfinite: bool
+    ) -> Any: ...
+    def all_reduce(self, data: Tensor, reduce_op: str = "mean") -> Any: ...
+    def broadcast(self, obj: Any) -> Any: ...
+    def barrier(self) -> None: ...
+
+
+class Solo:
+    """One process, one device, float32."""
+
+    global_rank = 0
+    world_size = 1
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def setup(self, module: nn.Module, *optimizers: Optimizer) -> Any:
+        """Move a module to the device."""
+        return (module.to(self.device), *optimizers) if optimizers else module.to(self.device)
+
+    def backward(self, tensor: Tensor) -> None:
+        """Add the gradients of a loss."""
+        tensor.backward()  # type: ignore[no-untyped-call]
+
+    @contextlib.contextmanager
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> Iterator[None]:  # noqa: ARG002
+        """Do nothing: there is no one to wait for."""
+        yield
+
+    def clip_gradients(
+        self, module: nn.Module, optimizer: Optimizer, *, max_norm: float, error_if_nonfinite: bool
+    ) -> Any:  # noqa: ARG002
+        """Scale the gradients down to a norm."""
+        return nn.utils.clip_grad_norm_(
+            module.parameters(), max_norm, error_if_nonfinite=error_if_nonfinite
+        )
+
+    def all_reduce(self, data: Tensor, reduce_op: str = "mean") -> Tensor:  # noqa: ARG002
+        """Return the tensor: it is all there is."""
+        return data
+
+    def broadcast(self, obj: Any) -> Any:
+        """Return the object."""
+        return obj
+
+    def barrier(self) -> None:
+        """Wait for no one."""
+
+
+def make_engine(config: TrainConfig) -> Engine:
+    """Return the engine that a config needs; of several processes, start the others.
+
+    Raises
+    ------
+    UsageError
+        A device that is not there, or settings that it cannot do.
+    MissingDependencyError
+        Lightning is needed and not installed.
+
+    """
+    kind = config.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(f"device {kind!r}: expected auto, cpu or cuda.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda: this machine, or this torch, has none. Say --device cpu.")
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    several = config.devices * config.nodes > 1
+    if several and config.batch_norm == "sync" and kind == "cpu":
+        raise UsageError("batch_norm sync: torch has it on GPUs only. Say --batch-norm trained.")
+    if config.precision == "fp16" and kind == "cpu":
+        raise UsageError("precision fp16: on the CPU expected 32 or bf16.")
+    if not several and config.precision == "32":
+        return Solo(torch.device(kind))
+    try:
+        from lightning.fabric import Fabric
+    except ImportError:
+        raise MissingDependencyError(
+            "several devices, nodes and half precision need Lightning: "
+            "pip install 'deeplab-zoo[train]'."
+        ) from None
+    fabric = Fabric(
+        accelerator=kind,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy="ddp" if several else "auto",
+        precision=cast(Any, PRECISIONS[config.precision]),
+    )
+    fabric.launch()
+    return cast(Engine, fabric)
+
+
+def precision_state(engine: Engine, state: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the loss scaler's state (fp16), or give it one; others have none."""
+    if isinstance(engine, Solo):
+        return {}
+    precision = cast(Any, engine).strategy.precision
+    if state:
+        precision.load_state_dict(state)
+    return dict(precision.state_dict())

@@ -1,0 +1,165 @@
+"""What a run tells: a CSV of every logged update, lines or a bar for people, TensorBoard."""
+
+import csv
+import importlib.util
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.legend import Colour
+
+Print = Callable[[str], None]
+
+
+class Log:
+    """Writes each logged update where it belongs.
+
+    Parameters
+    ----------
+    folder
+        Of the run; ``log.csv`` is continued from ``start``, later rows are dropped: a run that
+        was cut off writes them again.
+    steps, start
+        Updates in all, and those already done.
+    show
+        Prints a line; where there is a terminal a bar stands below the lines.
+    bar
+        Whether to draw it.
+    tensorboard
+        Whether to write TensorBoard's files, if it is installed.
+
+    """
+
+    def __init__(
+        self, folder: Path, steps: int, start: int, show: Print, *, bar: bool, tensorboard: bool
+    ) -> None:
+        self.path = folder / "log.csv"
+        self.steps, self.show = steps, show
+        self.began, self.start = time.monotonic(), start
+        self.columns: list[str] = []
+        self._cut(start)
+        self.bar = _bar(steps, start) if bar else None
+        self.board = _board(folder / "tensorboard", start) if tensorboard else None
+
+    def _cut(self, start: int) -> None:
+        """Drop rows of updates that will come again."""
+        if not self.path.exists():
+            return
+        with self.path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        self.columns = rows[0] if rows else []
+        kept = [one for one in rows[1:] if one and one[0].isdigit() and int(one[0]) <= start]
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([self.columns, *kept] if self.columns else [])
+
+    def __enter__(self) -> "Log":
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self.bar is not None:
+            self.bar.stop()
+        if self.board is not None:
+            self.board.close()
+
+    def update(self, step: int, terms: Mapping[str, float], rate: float, speed: float) -> None:
+        """Tell of an update: its loss and the terms of it, the rate, images per second."""
+        loss = sum(terms.values())
+        numbers = {"loss": loss, **({} if len(terms) == 1 else terms), "lr": rate}
+        self._row({"step": step, **numbers, "images_per_second": round(speed, 2), "miou": ""})
+        parts = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        text = f"{parts} {speed:.1f} img/s"
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=step, told=text)
+        else:
+            left = (time.monotonic() - self.began) / max(step - self.start, 1)
+            eta = _clock(left * (self.steps - step))
+            self.show(f"step {step}/{self.steps} {text}, {eta} left")
+        if self.board is not None:
+            for name, value in numbers.items():
+                self.board.add_scalar(f"train/{name}", value, step)
+
+    def score(self, step: int, miou: float, per_class: Mapping[str, float]) -> None:
+        """Tell of a validation."""
+        self._row({**dict.fromkeys(self.columns, ""), "step": step, "miou": f"{miou:.6f}"})
+        self.say(f"step {step}: mIoU {miou:.4f}")
+        if self.board is not None:
+            self.board.add_scalar("val/miou", miou, step)
+            for name, value in per_class.items():
+                self.board.add_scalar(f"val_iou/{name}", value, step)
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False)
+        else:
+            self.show(text)
+
+    def panel(self, step: int, name: str, picture: Tensor) -> None:
+        """Show a picture, uint8 (3, height, width), in TensorBoard."""
+        if self.board is not None:
+            self.board.add_image(f"val/{name}", picture, step)
+
+    def _row(self, row: Mapping[str, object]) -> None:
+        self.columns = self.columns or list(row)
+        new = not self.path.exists() or not self.path.stat().st_size
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def panel(
+    image: Tensor, truth: Tensor, predicted: Tensor, mean: Sequence[float], order: str,
+    colours: Sequence[Colour],
+) -> Tensor:  # fmt: skip
+    """Put input, label and prediction side by side: uint8 (3, height, 3 width)."""
+    pixels = image.cpu() + torch.tensor(mean).view(3, 1, 1)
+    pixels = pixels.flip(0) if order == "BGR" else pixels
+    palette = torch.full((256, 3), 224, dtype=torch.uint8)
+    palette[: len(colours)] = torch.tensor(colours, dtype=torch.uint8)
+    painted = (palette[ids.cpu().long()].permute(2, 0, 1) for ids in (truth, predicted))
+    return torch.cat([pixels.clamp(0, 255).byte(), *painted], 2)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _bar(steps: int, start: int) -> Any:
+    """Return a progress bar on the standard error, or None where rich is not installed."""
+    if importlib.util.find_spec("rich") is None:
+        return None
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    bar = Progress(
+        BarColumn(20), MofNCompleteColumn(), Remaining(), TextColumn("{task.fields[told]}"),
+        console=Console(stderr=True),
+    )  # fmt: skip
+    bar.add_task("", total=steps, completed=start, told="")
+    return bar
+
+
+def _board(folder: Path, start: int) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    import tensorboard.compat as compat
+
+    compat.notf = True  # Its switch: else TensorFlow is imported wherever it is installed.
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=start)  # type: ignore[no-untyped-call]

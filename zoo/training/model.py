@@ -1,0 +1,126 @@
+"""The net that is trained: weights of another run or framework enter, a prepared net leaves."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...converters.deeplab_v2 import parameters
+from ...converters.naming.deeplab_v2 import HEAD
+from ...converters.weights import Weights
+from ...proto.errors import MismatchError
+from ..models.deeplab_v2 import DeepLabV2
+from ..models.load import build
+from .config import TrainConfig
+
+MSC_SCALES = (1.0, 0.75, 0.5)  # The authors' train.prototxt.
+HEAD_STD = 0.01  # Its filler of the last layer.
+
+
+def fitted(weights: Weights, config: TrainConfig, names: tuple[str, ...]) -> tuple[Weights, str]:
+    """Give weights the scales and the head that a run needs; say what was done to the head.
+
+    ``names`` are the dataset's classes, before ``binary``. A head of another number of classes
+    is refused unless the config says to reset it.
+
+    Raises
+    ------
+    MismatchError
+        The head's classes are not the dataset's.
+
+    """
+    scales: tuple[float, ...] = (1.0,)
+    if config.msc:
+        held = weights.config.scales
+        scales = config.scales or (held if len(held) > 1 else MSC_SCALES)
+    weights = replace(weights, config=replace(weights.config, scales=scales))
+    found = weights.config.classes
+    wanted = config.num_classes or (found if config.binary and found == 1 else len(names))
+    if wanted == found and not config.reset_head:
+        return weights, ""
+    if not config.reset_head and not config.num_classes:
+        raise MismatchError(
+            f"the weights: a head of {found} classes, the dataset has {wanted}. Draw a new head "
+            "(--reset-head), or name the dataset's classes (--classes)."
+        )
+    if wanted != len(names) and not (config.binary and wanted == 1):
+        raise MismatchError(
+            f"num_classes: {wanted}, the dataset has {len(names)} classes"
+            + (", or 1 with --binary." if config.binary else ".")
+        )
+    sizes = replace(weights.config, classes=wanted)
+    random = np.random.Generator(np.random.PCG64(config.seed))
+    state = dict(weights.state)
+    drawn = []
+    for name, shape in parameters(sizes).items():
+        if name.startswith(HEAD):
+            weight = name.endswith(".weight")
+            values = random.normal(0, HEAD_STD, shape) if weight else np.zeros(shape)
+            state[name] = values.astype(np.float32)
+            drawn.append(name)
+    told = (
+        f"drew a new head of {wanted} classes (it had {found}): {len(drawn)} tensors, normal with "
+        f"a deviation of {HEAD_STD}, biases zero"
+    )
+    return replace(weights, config=sizes, state=state), told
+
+
+def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> DeepLabV2:
+    """Build a net in train mode, with what stays fixed fixed."""
+    model = build(weights)
+    if config.batch_norm == "sync" and world > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD) or not config.train_last)
+    if config.batch_norm in ("frozen", "statistics"):
+        for norm in norms(model):
+            norm.requires_grad_(False)
+    if config.activation_checkpointing:
+        for block in _blocks(model):
+            setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))  # noqa: B010
+    if config.compile:
+        model.compile()
+    return train_mode(model, config)
+
+
+def train_mode(model: DeepLabV2, config: TrainConfig) -> DeepLabV2:
+    """Put a net in train mode, but BatchNorm whose statistics do not move."""
+    model.train()
+    if config.batch_norm == "frozen" or config.train_last:
+        for norm in norms(model):
+            norm.eval()
+    return model
+
+
+def norms(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the BatchNorm layers, synchronised ones too."""
+    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
+    return (module for module in model.modules() if isinstance(module, kinds))
+
+
+def _blocks(model: DeepLabV2) -> Iterator[nn.Module]:
+    body = model.backbone
+    for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
+        yield from stage.children()
+
+
+class RunningMean:
+    """An exponential mean of a model's floating-point state."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: one.clone() for name, one in _floating(model)}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after an update."""
+        now = dict(_floating(model))
+        torch._foreach_lerp_(list(self.state.values()), list(now.values()), 1 - self.decay)
+
+
+def _floating(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, one) for name, one in model.state_dict().items() if one.is_floating_point()]

@@ -74,6 +74,7 @@ def _config_options(function: Decorated) -> Decorated:
 @click.pass_context
 def finetune(
     ctx: click.Context,
+    /,
     weights: str,
     data: str,
     output: str,

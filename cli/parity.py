@@ -19,7 +19,7 @@ def _size(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> lis
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="MODEL SOURCE...")
+@click.argument("files", nargs=-1, metavar="MODEL SOURCE...")
 @click.option(
     "-o",
     "--output",
@@ -59,6 +59,11 @@ def _size(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> lis
 )
 @click.option("--tolerance", metavar="NAME", help="exact, fp32, bf16; default: the precision's.")
 @click.option("--exact/--no-exact", default=True, help="Each side's own error, by float64.")
+@click.option(
+    "--solver",
+    metavar="FOLDER",
+    help="Do the updates again that Caffe's solver did there, in place of a forward pass.",
+)
 @click.option("--diagnose", is_flag=True, help="Find the convention that explains a difference.")
 @click.option("--numerics", metavar="PROFILE", help="Of files that do not record theirs.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
@@ -74,6 +79,7 @@ def parity(
     precision: str,
     tolerance: str | None,
     exact: bool,
+    solver: str | None,
     diagnose: bool,
     numerics: str | None,
     seed: int,
@@ -89,10 +95,13 @@ def parity(
     deeplab-zoo parity x.safetensors deploy.prototxt x.caffemodel --diagnose
     deeplab-zoo parity x.safetensors model.ckpt-20000
     deeplab-zoo parity x.safetensors --recorded activations.npz
+    deeplab-zoo parity --solver train_step/msc
     """
     from ..converters.files import folder_for
     from ..proto.errors import ParityError
 
+    if bool(files) == bool(solver):
+        raise click.UsageError("expected MODEL SOURCE... or --solver FOLDER.")
     folder = folder_for(Path(output))
     started = time.monotonic()
 
@@ -100,6 +109,9 @@ def parity(
         click.echo(f"[{time.monotonic() - started:6.1f} s] {text}", err=True)
 
     progress("loading PyTorch")
+    if solver:
+        _replay(Path(solver), folder)
+        return
     from ..zoo.parity import page, report
     from ..zoo.parity.job import parity as run
 
@@ -133,3 +145,20 @@ def parity(
         click.echo(f"Report: {folder / 'report.html'}")
     if not found.passed:
         raise ParityError("the model is not the function that the reference computes.")
+
+
+def _replay(source: Path, folder: Path) -> None:
+    """Compare updates of the weights with Caffe's."""
+    from ..proto.errors import ParityError
+    from ..zoo.training.replay import replay, write_report
+
+    steps = replay(source)
+    write_report(steps, source, folder)
+    for one in steps:
+        click.echo(
+            f"update {one.number}: losses differ by {one.loss_error:.1e}, "
+            f"weights by {one.weight_error:.1e}"
+        )
+    click.echo(f"Report: {folder / 'solver.md'}")
+    if not all(one.passed for one in steps):
+        raise ParityError("these are not the updates that Caffe's solver does.")

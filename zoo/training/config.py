@@ -124,8 +124,8 @@ class TrainConfig:
             if (choices := one.metadata["choices"])
             and (value := getattr(self, one.name)) not in choices
         ]
-        positive = ("steps", "batch_size", "accumulate", "schedule_every", "log_every", "save_every",
-                    "devices", "nodes", "step_size", "threads")  # fmt: skip
+        positive = ("steps", "batch_size", "accumulate", "schedule_every", "log_every",
+                    "save_every", "devices", "nodes", "step_size", "threads")  # fmt: skip
         problems += [f"{name}: {getattr(self, name)}, expected at least 1"
                      for name in positive if getattr(self, name) < 1]  # fmt: skip
         natural = ("lr", "weight_decay", "momentum", "clip", "crop", "keep", "val_every", "panels",

@@ -26,17 +26,30 @@ class Engine(Protocol):
     global_rank: int
     world_size: int
 
-    def setup(self, module: nn.Module, *optimizers: Optimizer) -> Any: ...
-    def backward(self, tensor: Tensor) -> None: ...
+    def setup(self, module: nn.Module, *optimizers: Optimizer) -> Any:
+        """Move a module to the device, wrapped for several processes."""
+
+    def backward(self, tensor: Tensor) -> None:
+        """Add the gradients of a loss."""
+
     def no_backward_sync(
         self, module: nn.Module, enabled: bool = True
-    ) -> AbstractContextManager[None]: ...
+    ) -> AbstractContextManager[None]:
+        """Keep gradients to this process for a while."""
+
     def clip_gradients(
         self, module: nn.Module, optimizer: Optimizer, *, max_norm: float, error_if_nonfinite: bool
-    ) -> Any: ...
-    def all_reduce(self, data: Tensor, reduce_op: str = "mean") -> Any: ...
-    def broadcast(self, obj: Any) -> Any: ...
-    def barrier(self) -> None: ...
+    ) -> Any:
+        """Scale the gradients down to a norm."""
+
+    def all_reduce(self, data: Tensor, reduce_op: str = "mean") -> Any:
+        """Return the mean or the sum of a tensor over the processes."""
+
+    def broadcast(self, obj: Any) -> Any:
+        """Return the first process's object."""
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
 
 
 class Solo:
@@ -62,8 +75,13 @@ class Solo:
         yield
 
     def clip_gradients(
-        self, module: nn.Module, optimizer: Optimizer, *, max_norm: float, error_if_nonfinite: bool
-    ) -> Any:  # noqa: ARG002
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,  # noqa: ARG002
+        *,
+        max_norm: float,
+        error_if_nonfinite: bool,
+    ) -> Any:
         """Scale the gradients down to a norm."""
         return nn.utils.clip_grad_norm_(
             module.parameters(), max_norm, error_if_nonfinite=error_if_nonfinite

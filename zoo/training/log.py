@@ -58,6 +58,7 @@ class Log:
             csv.writer(file).writerows([self.columns, *kept] if self.columns else [])
 
     def __enter__(self) -> "Log":
+        """Draw the bar."""
         if self.bar is not None:
             self.bar.start()
         return self
@@ -66,6 +67,7 @@ class Log:
         self, kind: type[BaseException] | None, value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
+        """Close what is open."""
         if self.bar is not None:
             self.bar.stop()
         if self.board is not None:
@@ -157,9 +159,9 @@ def _bar(steps: int, start: int) -> Any:
 def _board(folder: Path, start: int) -> Any:
     if importlib.util.find_spec("tensorboard") is None:
         return None
-    import tensorboard.compat as compat
+    from tensorboard import compat
 
     compat.notf = True  # Its switch: else TensorFlow is imported wherever it is installed.
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=start)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=start)

@@ -140,8 +140,8 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
     before: dict[int, Any] = {}
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, notice)
+        for one in (signal.SIGTERM, signal.SIGINT):
+            before[one] = signal.signal(one, notice)
     except ValueError:  # Not the main thread: whoever has that has the signals.
         before = {}
     try:

@@ -73,7 +73,7 @@ def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> DeepLab
     """Build a net in train mode, with what stays fixed fixed."""
     model = build(weights)
     if config.batch_norm == "sync" and world > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(HEAD) or not config.train_last)
     if config.batch_norm in ("frozen", "statistics"):

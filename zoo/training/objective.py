@@ -6,6 +6,7 @@ such that their mean, which DistributedDataParallel takes, is the gradient of th
 
 import math
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from .targets import matched
 # neither, and gather it; those of images are means over equally many on each process.
 MEANS = {"ce": "pixels", "partial-ce": "pixels", "focal": "pixels", "bce": "pixels",
          "hinge": "pixels", "jaccard": "images"}  # fmt: skip
-GATHERED = ("lovasz", "lovasz-hinge")
 
 Sum = Callable[[Tensor], Tensor]
 
@@ -51,6 +51,8 @@ class Objective(nn.Module):
         How many processes there are, and the sum of a tensor over them.
 
     """
+
+    mean: Tensor
 
     def __init__(
         self,
@@ -98,14 +100,16 @@ class Objective(nn.Module):
         if self.world == 1 or name not in MEANS:
             return 1.0
         counted = truth != VOID
-        weight = getattr(self.criterion.losses[name], "weight", None)
+        weight: Tensor | None = getattr(self.criterion.losses[name], "weight", None)
+        own: Tensor
         if weight is not None:
             own = weight[truth.masked_fill(~counted, 0)][counted].sum()
         elif MEANS[name] == "images":
             own = counted.flatten(1).any(1).sum().float()
         else:
             own = counted.sum().float()
-        return own * self.world / self.total(own.clone()).clamp_min(torch.finfo(own.dtype).tiny)
+        whole = self.total(own.clone()).clamp_min(torch.finfo(own.dtype).tiny)
+        return own * self.world / whole
 
 
 def make_objective(

@@ -1,6 +1,6 @@
 """Caffe's solver as a torch optimizer, and the optimizers by name."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -37,16 +37,16 @@ class CaffeSGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            weights = [one for one in group["params"] if one.grad is not None]
+            weights: list[Tensor] = [one for one in group["params"] if one.grad is not None]
             if not weights:
                 continue
             for one in weights:
                 if "velocity" not in self.state[one]:
                     self.state[one]["velocity"] = torch.zeros_like(one)
             buffers = [self.state[one]["velocity"] for one in weights]
-            steps: Sequence[Tensor] = [one.grad for one in weights if one.grad is not None]
+            steps = [one.grad for one in weights if one.grad is not None]
             if group["weight_decay"]:
-                steps = torch._foreach_add(steps, weights, alpha=group["weight_decay"])
+                steps = list(torch._foreach_add(steps, weights, alpha=group["weight_decay"]))
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, steps, alpha=group["lr"])
             torch._foreach_sub_(weights, buffers)

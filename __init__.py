@@ -26,6 +26,7 @@ _HOME = {
     "lovasz_hinge": ".zoo.losses.lovasz",
     "lovasz_softmax": ".zoo.losses.lovasz",
     "open_checkpoint": ".proto.checkpoint",
+    "open_dataset": ".zoo.data.layouts",
     "parity": ".zoo.parity.job",
     "prox_lovasz_hinge": ".zoo.losses.proximal",
 }
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .converters.graph.build import load_caffe as load_caffe
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
+    from .zoo.data.layouts import open_dataset as open_dataset
     from .zoo.losses.lovasz import LovaszHingeLoss as LovaszHingeLoss
     from .zoo.losses.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
     from .zoo.losses.lovasz import lovasz_hinge as lovasz_hinge

@@ -18,7 +18,7 @@ from ..converters.write_caffe import deploy_net, filled
 from ..proto import caffemodel, prototxt
 from ..proto.records import Blob, Net
 from .models.inference import prepare
-from .models.load import load
+from .models.load import build
 from .parity import opencv
 from .parity.blobs import activations
 from .parity.comparison import compare
@@ -53,7 +53,7 @@ def run(folder: Path, seed: int = 0) -> Iterator[Step]:
     converted = to_native(hdf5.read(archive))
     weights.write(converted.weights, native)
     yield Step(f"brought {len(converted.weights.state)} tensors home to PyTorch", native)
-    model = load(native)
+    model = build(converted.weights)
     image = prepare(picture(*SIZE, seed), model.numerics).numpy()
     ours = activations(model, image)
     graph = caffe_graph.select(prototxt.read(text))

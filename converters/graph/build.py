@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...proto import caffemodel as caffemodel_format
 from ...proto import prototxt as prototxt_format
-from ...proto import snapshot
 from ...proto.caffe_pb2 import LayerParameter, Phase
 from ...proto.errors import UsageError
 from ...proto.records import Layer, Net
-from ...proto.source import head, sniff
 from ..caffe_graph import select
+from ..graph_file import GraphFile, read_weights
 from . import (  # noqa: F401  Each fills the registry.
     convolution,
     elementwise,
@@ -80,11 +78,9 @@ def load_caffe(
     )
 
 
-def read_weights(path: Path) -> Net:
-    """Read a weights file, binary or HDF5."""
-    if path.is_file() and sniff(head(path)) == "an HDF5 file":
-        return snapshot.read(path)
-    return caffemodel_format.read(path)
+def of_file(found: GraphFile, place: str) -> Graph:
+    """Make a module of a net that was stored with its weights."""
+    return build(found.net, found.weights, shapes=found.shapes, place=place)
 
 
 def build(

@@ -12,13 +12,17 @@ __version__ = "0.1.0"
 _HOME = {
     "DeepLabV2": ".zoo.models.deeplab_v2",
     "DeepLabV2Config": ".converters.deeplab_v2",
+    "LargeFOV": ".zoo.models.largefov",
+    "LargeFOVConfig": ".converters.largefov",
     "ZooError": ".proto.errors",
     "compare": ".converters.compare",
     "convert_caffe": ".converters.convert",
     "convert_legacy": ".converters.convert",
     "convert_tensorflow": ".converters.convert",
+    "convert_graph": ".zoo.models.graph",
     "export": ".converters.export",
     "export_onnx": ".zoo.models.onnx",
+    "fold_batch_norm": ".converters.graph.fold",
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
     "open_checkpoint": ".proto.checkpoint",
@@ -34,9 +38,13 @@ if TYPE_CHECKING:
     from .converters.deeplab_v2 import DeepLabV2Config as DeepLabV2Config
     from .converters.export import export as export
     from .converters.graph.build import load_caffe as load_caffe
+    from .converters.graph.fold import fold_batch_norm as fold_batch_norm
+    from .converters.largefov import LargeFOVConfig as LargeFOVConfig
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
+    from .zoo.models.graph import convert_graph as convert_graph
+    from .zoo.models.largefov import LargeFOV as LargeFOV
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx
 

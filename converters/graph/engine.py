@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...proto.errors import MismatchError, UsageError
-from .plan import Schedule, planned, scaled_norm, scheduled
+from .plan import Schedule, planned, scheduled
 from .registry import Shape
 from .step import Step
 
@@ -72,21 +72,10 @@ class Graph(nn.Module):
         wanted = self._wanted(blobs)
         self._check_inputs(inputs)
         values = dict(inputs)
-        unfolded: set[Step] = set()
-        for move, dead in self._schedule(tuple(wanted)):
-            layer = move.step.layer
-            bottoms = [values[bottom] for bottom in layer.bottoms]
-            if move.folded and (move.hidden or layer.tops[0] not in wanted):
-                tops: Sequence[Tensor] = bottoms  # The Scale that follows does both.
-            elif move.norm is not None and move.norm not in unfolded:
-                tops = [scaled_norm(move.norm, move.step, bottoms[0])]
-            elif move.fresh:
-                tops = [torch.relu_(bottoms[0])]
-            else:
-                tops = move.step(*bottoms)
-                unfolded.add(move.step)
-            values.update(zip(layer.tops, tops, strict=True))
-            del bottoms, tops  # Memory that is free at once is used again while it is warm.
+        for run, bottoms, tops, dead in self._schedule(tuple(wanted)):
+            found = run(*[values[bottom] for bottom in bottoms])
+            values.update(zip(tops, found, strict=True))
+            del found  # Memory that is free at once is used again while it is warm.
             for blob in dead:
                 del values[blob]
         return {blob: values[blob] for blob in wanted}

@@ -15,10 +15,9 @@ import torch
 
 import deeplab_zoo
 from deeplab_zoo import ZooError
-from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
 from deeplab_zoo.converters.weights import read as read_weights
-from deeplab_zoo.proto import prototxt
+from deeplab_zoo.proto import caffemodel, prototxt
 from deeplab_zoo.proto.errors import FormatError, MismatchError, StorageError, UsageError
 
 Make = Callable[..., tuple[Path, Path]]

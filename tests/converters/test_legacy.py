@@ -439,7 +439,10 @@ def test_an_npy_and_an_h5_that_call_something_are_refused(
         ({"a.weight": torch.zeros(2).to_sparse()}, "expected a state dict"),
         ({"a.weight": torch.zeros(2, dtype=torch.complex64)}, "complex64, expected numbers with"),
         ({}, "not a DeepLab v2 ResNet or .*: none of its 0 layers"),
-        ({"a.b.weight": torch.zeros(2)}, "not a DeepLab v2 ResNet or .*: none of its 1 layers.*a.b"),
+        (
+            {"a.b.weight": torch.zeros(2)},
+            "not a DeepLab v2 ResNet or .*: none of its 1 layers.*a.b",
+        ),
     ],
 )
 def test_a_pth_of_something_else_is_refused(tmp_path: Path, content: Any, complaint: str) -> None:

@@ -62,9 +62,7 @@ class Backbone(nn.Module):
                 inputs = width
             self.add_module(f"pool{stage}", Pooling(STRIDES[stage - 1], same=same))
         # Caffe's average counts the padding, TensorFlow's does not.
-        self.pool5a = (
-            nn.AvgPool2d(3, 1, 1, count_include_pad=not same) if config.average else nn.Identity()
-        )
+        self.pool5a = nn.AvgPool2d(3, 1, 1, count_include_pad=not same) if config.average else None
         self.fc6 = nn.ModuleList(
             Rectified(inputs, config.hidden, config.kernel, rate) for rate in config.rates
         )
@@ -84,7 +82,8 @@ class Backbone(nn.Module):
                 x = self.get_submodule(f"conv{stage}_{index}")(x)
             x = self.get_submodule(f"pool{stage}")(x)
             taps.append(x)
-        x = self.pool5a(x)
+        if self.pool5a is not None:
+            x = self.pool5a(x)
         heads = []
         for fc6, fc7 in zip(self.fc6, self.fc7, strict=True):
             heads.append(self.drop(fc7(self.drop(fc6(x)))))

@@ -133,8 +133,8 @@ def main() -> None:
     )
     print(
         f"{'narrow' if options.narrow else 'full size'}, scales {config.scales}, "
-        f"{options.size}x{options.size}, {options.clock} time; medians of {options.rounds} interleaved rounds; "
-        f"graph built in {built:.2f} s"
+        f"{options.size}x{options.size}, {options.clock} time; "
+        f"medians of {options.rounds} interleaved rounds; graph built in {built:.2f} s"
     )
     print(f"scores of graph and native model equal to the bit: {same}; relative L2 from the")
     print("graph's: " + ", ".join(f"{kind} {value:.1e}" for kind, value in apart.items()))

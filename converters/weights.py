@@ -135,17 +135,16 @@ def read(path: Path, *, numerics: str | None = None) -> Weights:
             f"{path}: is a graph, a net without a native model. It can be loaded, inspected, "
             "compared, and exported --to onnx."
         )
+    found = _described(fields, numerics, path) if fields else None
     family, state = _canonical(named, str(path))
-    shapes = {name: data.shape for name, data in state.items()}
-    if fields:
-        found = _described(fields, numerics, path)
-    elif numerics:
-        found = family.infer(shapes), profile(numerics), Origin("unknown", {}, "unknown")
-    else:
+    if found is None and numerics is None:
         raise MismatchError(
             f"{path}: was not written by deeplab-zoo and records no numerics profile, so the "
             "right preprocessing and resizing are not known. Name it: numerics='caffe-v2'."
         )
+    if found is None:
+        shapes = {name: data.shape for name, data in state.items()}
+        found = family.infer(shapes), profile(str(numerics)), Origin("unknown", {}, "unknown")
     config, rules, origin = found
     rename.check(state, families.of_config(config).parameters(config))
     return Weights(state, config, rules, origin)

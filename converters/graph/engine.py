@@ -108,6 +108,29 @@ class Graph(nn.Module):
             self.sizes(shapes)
             self._seen = shapes
 
+    def input_shapes(
+        self, size: tuple[int, int] | None, otherwise: tuple[int, int] | None = None
+    ) -> dict[str, Shape]:
+        """Return a shape for each input: the file's, with another size where one is given.
+
+        Sizes are (height, width), of inputs with four axes. An input without a shape is taken
+        for an image, of ``otherwise`` where ``size`` is None.
+
+        Raises
+        ------
+        UsageError
+            Nothing tells the size of an input.
+
+        """
+        shapes: dict[str, Shape] = {}
+        for name, stated in self.inputs.items():
+            sides = size or otherwise
+            if stated is None and sides is None:
+                raise UsageError(f"input {name!r}: its file states no shape. Give the size.")
+            shape = tuple(stated or (1, 3, *(sides or ())))
+            shapes[name] = (*shape[:2], *size) if size and len(shape) == 4 else shape
+        return shapes
+
     def sizes(self, inputs: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
         """Return the shape of every blob for shapes of the inputs; nothing is computed.
 

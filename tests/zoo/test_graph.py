@@ -46,7 +46,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     random = np.random.default_rng(0)
 
     def blob(*shape: int) -> Blob:
-        return Blob(shape, random.uniform(0.1, 1, shape).astype(np.float32))
+        return Blob(shape, random.uniform(0.1, 0.3, shape).astype(np.float32))
 
     shared = (blob(3, 3, 3, 3), blob(3))
     blobs = {"a": shared, "a.2": shared, "a/bn": (blob(3), blob(3), blob(1))}
@@ -132,7 +132,7 @@ def test_a_graph_goes_to_onnx_at_once_and_from_safetensors(
     for name in ("a.onnx", "b.onnx"):
         session = onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"])
         (found,) = session.run(["prob"], {"data": image.numpy()})
-        np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_net_that_is_recognised_becomes_the_native_model(

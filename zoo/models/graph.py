@@ -17,7 +17,7 @@ from ...converters.native import recognised, to_native
 from ...converters.weights import Weights
 from ...proto.errors import MismatchError, UsageError, ZooError
 from .load import build
-from .onnx import IMAGE, export_onnx, input_shapes
+from .onnx import IMAGE, export_onnx
 
 SUFFIXES = (".pt2", ".onnx", ".safetensors")
 
@@ -71,7 +71,7 @@ def convert_graph(
     stored = graph_file.of_caffe(text, Path(caffemodel), strict=strict)
     graph = of_file(stored, str(text or caffemodel))
     if size is not None:
-        shapes = input_shapes(graph, size)
+        shapes = graph.input_shapes(size)
         stored = replace(stored, shapes=shapes)
         graph = of_file(stored, str(text or caffemodel))
     if out.suffix == ".safetensors":
@@ -79,7 +79,7 @@ def convert_graph(
     elif out.suffix == ".onnx":
         export_onnx(graph, out, origin=stored.origin)
     else:
-        inputs = {name: torch.zeros(shape) for name, shape in input_shapes(graph, None).items()}
+        inputs = {name: torch.zeros(shape) for name, shape in graph.input_shapes(None).items()}
         _write_program(graph, inputs, out, stored.origin)
     summary = f"a graph of {len(graph.steps)} layers"
     notes += stored.net.unknown + graph.notes

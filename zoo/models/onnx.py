@@ -160,7 +160,7 @@ def _of_graph(
     if graph.training:
         raise UsageError("graph: is in its TRAIN phase, expected TEST.")
     inputs, symbolic = {}, []
-    for name, shape in input_shapes(graph, size, TRACED if dynamic else None).items():
+    for name, shape in graph.input_shapes(size, TRACED if dynamic else None).items():
         axes: Mapping[int, str] = {}
         if len(shape) == 4:
             axes = {
@@ -177,29 +177,6 @@ def _of_graph(
     outputs = [blob for blob in graph.outputs if blob not in graph.inputs]
     module = Positional(graph, outputs)
     return Request(module.eval(), inputs, symbolic, outputs, {"family": "graph"} | _said(origin))
-
-
-def input_shapes(
-    graph: Graph, size: tuple[int, int] | None, otherwise: tuple[int, int] | None = None
-) -> dict[str, tuple[int, ...]]:
-    """Return a shape for each input: the file's, with another size where one is given.
-
-    An input without a shape is taken for an image, of ``otherwise`` where ``size`` is None.
-
-    Raises
-    ------
-    UsageError
-        Nothing tells the size of an input.
-
-    """
-    shapes = {}
-    for name, stated in graph.inputs.items():
-        sides = size or otherwise
-        if stated is None and sides is None:
-            raise UsageError(f"input {name!r}: its file states no shape. Give the size.")
-        shape = (1, 3, *sides) if stated is None and sides else tuple(stated or ())
-        shapes[name] = (*shape[:2], *size) if size and len(shape) == 4 else shape
-    return shapes
 
 
 def _check_open(graph: Graph, inputs: Mapping[str, Tensor]) -> None:

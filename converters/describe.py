@@ -78,6 +78,7 @@ class _Content:
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()  # Where it is more than the one.
     scales: Sequence[float] = ()  # Where it is told otherwise than by a graph.
+    content: str = ""  # Where the file says it.
 
 
 def describe(path: Path) -> Description:
@@ -99,7 +100,7 @@ def describe(path: Path) -> Description:
         sum(one.stat().st_size for one in files),
         {one.name: sha256(one) for one in files},
         kind.value,
-        _content(found),
+        found.content or _content(found),
         found.facts,
         layers,
         rows,
@@ -195,11 +196,12 @@ def _graph(path: Path) -> _Content:
     found = graph_file.read(path)
     names = [layer.name for layer in found.net.layers]
     facts = {
-        "net": found.net.name or "without a name",
         **{f"input {name}": str(list(shape)) for name, shape in found.shapes.items()},
         **_origin_facts(found.origin, None),
     }
-    return _Content(names, graph_file.blobs(found.weights.layers).items(), found.net, facts)
+    blobs = graph_file.blobs(found.weights.layers)
+    content = f"a Caffe net kept as a graph, {found.net.name or 'without a name'}"
+    return _Content(names, blobs.items(), found.net, facts, content=content)
 
 
 READERS: dict[Kind, Callable[[Path], _Content]] = {

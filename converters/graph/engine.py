@@ -127,7 +127,7 @@ class Graph(nn.Module):
             sides = size or otherwise
             if stated is None and sides is None:
                 raise UsageError(f"input {name!r}: its file states no shape. Give the size.")
-            shape = tuple(stated or (1, 3, *(sides or ())))
+            shape = (1, 3, *(sides or ())) if stated is None else tuple(stated)
             shapes[name] = (*shape[:2], *size) if size and len(shape) == 4 else shape
         return shapes
 

@@ -80,7 +80,7 @@ def test_a_graph_can_be_inspected_and_compared(files: tuple[Path, Path], tmp_pat
     out = tmp_path / "x.safetensors"
     convert_graph(*files, out, size=(14, 18))
     found = describe(out)
-    assert found.facts["net"] == "little segnet"
+    assert found.content == "a Caffe net kept as a graph, little segnet"
     assert found.facts["input data"] == "[1, 3, 14, 18]"
     assert [row.name for row in found.layers][:3] == ["data", "a", "a/bn"]
     assert len(found.tensors) == 7

@@ -26,6 +26,7 @@ _HOME = {
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
     "open_checkpoint": ".proto.checkpoint",
+    "parity": ".zoo.parity.job",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .zoo.models.largefov import LargeFOV as LargeFOV
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx
+    from .zoo.parity.job import parity as parity
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ import torch
 from deeplab_zoo import convert_caffe, fold_batch_norm, load, load_caffe
 from deeplab_zoo.converters.caffe_graph import select
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.converters.graph.engine import Graph
 from deeplab_zoo.converters.write_caffe import deploy_net, filled
 from deeplab_zoo.proto import prototxt
 from deeplab_zoo.zoo.demo import random_blobs, write_net
@@ -49,10 +50,11 @@ def timed(function: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def opencv_engine(
-    text: Path, binary: Path, image: np.ndarray, scores: str
+    graph: Graph, text: Path, binary: Path, image: np.ndarray, scores: str
 ) -> Callable[[], np.ndarray]:
     """Return OpenCV's forward pass of the same files."""
-    rewrote, last = rewritten(select(prototxt.read(text)), (image.shape[2], image.shape[3]))
+    shapes = graph.sizes({"data": image.shape})
+    rewrote, last = rewritten(select(prototxt.read(text)), shapes)
     engine = cv2.dnn.readNetFromCaffe(
         np.frombuffer(rewrote.encode(), np.uint8), np.fromfile(binary, np.uint8)
     )
@@ -104,7 +106,7 @@ def main() -> None:
         built = time.perf_counter() - start
         convert_caffe(text, binary, Path(name, "native.safetensors"))
         model = load(Path(name, "native.safetensors"))
-        engine = opencv_engine(text, binary, image.numpy(), scores)
+        engine = opencv_engine(graph, text, binary, image.numpy(), scores)
     folded = fold_batch_norm(graph)
     calls: dict[str, Callable[[], object]] = {
         "graph": lambda: graph({"data": image}, blobs=[scores]),

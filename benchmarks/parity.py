@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 import deeplab_zoo
-from deeplab_zoo.converters import caffe_graph
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.write_caffe import deploy_net, filled
-from deeplab_zoo.proto import prototxt
-from deeplab_zoo.zoo.demo import picture, random_blobs, write_net
+from deeplab_zoo.zoo.demo import random_blobs, write_net
 from deeplab_zoo.zoo.models.inference import prepare
 from deeplab_zoo.zoo.parity import opencv
 from deeplab_zoo.zoo.parity.blobs import activations
+from deeplab_zoo.zoo.parity.cases import photo
 from deeplab_zoo.zoo.parity.comparison import Comparison, compare
+from deeplab_zoo.zoo.parity.original import open_original
 
 SIZES = {
     (1.0,): ((321, 321), (320, 433), (513, 513)),
@@ -47,9 +47,8 @@ def full_size() -> Iterator[tuple[str, list[Comparison]]]:
                 write_net(filled(deploy_net(config, *size), blobs), text, binary)
                 deeplab_zoo.convert_caffe(text, binary, out)
                 model = deeplab_zoo.load(out)
-                image = prepare(picture(*size, 0), model.numerics).numpy()
-                graph = caffe_graph.select(prototxt.read(text))
-                expected = opencv.run(graph, np.fromfile(binary, np.uint8), image)
+                image = prepare(photo(*size, 0), model.numerics).numpy()
+                expected = opencv.engine(open_original([text, binary])).run({"data": image})
                 ours = activations(model, image)
                 label = f"full size, {_form(config)}, {size[0]}x{size[1]}"
                 yield label, [compare(one, ours[one], value) for one, value in expected.items()]

@@ -30,13 +30,10 @@ def demo(output: str, seed: int) -> None:
     Every blob of the converted model is compared with OpenCV's own Caffe engine reading the
     same files. Needs no network; exit code 9 if the two disagree.
     """
-    from ..proto.errors import ParityError, StorageError
+    from ..converters.files import folder_for
+    from ..proto.errors import ParityError
 
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be made ({error.strerror}).") from None
+    folder = folder_for(Path(output))
     started = time.monotonic()
     click.echo("loading PyTorch and OpenCV ...", err=True)
     from ..zoo import demo as job
@@ -49,11 +46,11 @@ def demo(output: str, seed: int) -> None:
     if report is None:
         raise ParityError("the demo ended without a report.")
     click.echo("")
-    for line in table(report, iter(LANDMARKS)):
+    for line in table(report.cases[0], iter(LANDMARKS)):
         click.echo(line)
     click.echo("")
     click.echo(click.style(report.verdict, fg="green" if report.passed else "red", bold=True))
-    click.echo(f"Every blob: {folder / 'report.md'}")
+    click.echo(f"Every blob: {folder / 'report.html'}")
     click.echo(f"Use it:     deeplab_zoo.load({str(folder / 'narrow.safetensors')!r})")
     if not report.passed:
         raise ParityError("the converted model is not the function that OpenCV computes.")

@@ -16,6 +16,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "convert": "Bring a foreign weights file home: Caffe, TensorFlow, other programs'.",
     "export": "Send native weights abroad, in another program's layout.",
+    "parity": "Prove that a converted model computes what its original does.",
     "compare": "Say whether two weights files hold the same values.",
     "inspect": "Say what is in a file: format, layers, tensors, statistics.",
     "demo": "Do the main job on built-in input, offline, in seconds.",

@@ -70,7 +70,7 @@ def _agreement(
     first: Mapping[str, Float32], second: Mapping[str, Float32], numerics: tuple[str, str]
 ) -> Agreement:
     names = list(dict.fromkeys([*first, *second]))
-    found = [_difference(name, first.get(name), second.get(name)) for name in names]
+    found = [difference(name, first.get(name), second.get(name)) for name in names]
     return Agreement(len(names), tuple(one for one in found if one is not None), numerics)
 
 
@@ -122,7 +122,8 @@ def _published(stored: Net, path: Path) -> Archive:
     return Archive(Origin("caffe", {path.name: ""}, tool()), CAFFE_V2, None, tensors, notes=notes)
 
 
-def _difference(name: str, one: Float32 | None, other: Float32 | None) -> Difference | None:
+def difference(name: str, one: Float32 | None, other: Float32 | None) -> Difference | None:
+    """Compare one tensor of two files; None where both have it, equal to the bit."""
     if one is None or other is None:
         return Difference(name, None, f"only in the {'second' if one is None else 'first'} file")
     if one.shape != other.shape:

@@ -55,6 +55,17 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
                 temporary.unlink()
 
 
+def folder_for(path: Path) -> Path:
+    """Make a folder that files can be written into, or find it; raise `StorageError` if not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StorageError(f"{path}: no folder to write into: {_cause(error)}.") from None
+    return path
+
+
 def sha256(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     digest = hashlib.sha256()

@@ -1,14 +1,14 @@
 """The main job on built-in input: make a caffemodel, convert it, prove it unchanged."""
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..converters import caffe_graph, hdf5, weights
+from ..converters import hdf5, weights
 from ..converters.convert import convert_caffe
 from ..converters.deeplab_v2 import DeepLabV2Config, norm_of, parameters
 from ..converters.files import replacing, sha256
@@ -17,12 +17,14 @@ from ..converters.native import to_native
 from ..converters.write_caffe import deploy_net, filled
 from ..proto import caffemodel, prototxt
 from ..proto.records import Blob, Net
-from .models.inference import prepare
-from .models.load import build
-from .parity import opencv
-from .parity.blobs import activations
-from .parity.comparison import compare
-from .parity.report import ParityReport, write
+from .models.load import load
+from .parity import opencv, page
+from .parity.cases import photo
+from .parity.check import check
+from .parity.comparison import tolerance
+from .parity.engine import Case
+from .parity.original import open_original
+from .parity.report import ParityReport, write_json, write_markdown
 
 # Every layer of the published net, an eighth as wide, at the published three scales.
 NARROW = DeepLabV2Config(stem=8, widths=(8, 16, 32, 64), scales=(1.0, 0.75, 0.5))
@@ -40,7 +42,7 @@ class Step(NamedTuple):
 
 def run(folder: Path, seed: int = 0) -> Iterator[Step]:
     """Do the demo in ``folder``, yielding after each step; the last has the report."""
-    engine = f"OpenCV {opencv.version()}"
+    opencv.version()  # Told before the work, where it is not installed.
     text, binary, archive, native = (
         folder / name
         for name in ("deploy.prototxt", "narrow.caffemodel", "narrow.h5", "narrow.safetensors")
@@ -53,20 +55,22 @@ def run(folder: Path, seed: int = 0) -> Iterator[Step]:
     converted = to_native(hdf5.read(archive))
     weights.write(converted.weights, native)
     yield Step(f"brought {len(converted.weights.state)} tensors home to PyTorch", native)
-    model = build(converted.weights)
-    image = prepare(picture(*SIZE, seed), model.numerics).numpy()
-    ours = activations(model, image)
-    graph = caffe_graph.select(prototxt.read(text))
-    reference = opencv.run(graph, np.fromfile(binary, np.uint8), image)
-    report = ParityReport(
-        "narrow DeepLab-ResNet-101, three scales",
-        engine,
-        {path.name: sha256(path) for path in (text, binary)},
-        _equal_weights(net, {k: v.numpy() for k, v in model.state_dict().items()}),
-        tuple(compare(blob, ours[blob], value) for blob, value in reference.items()),
+    model = load(native)
+    original = open_original([text, binary])
+    reference = opencv.engine(original)
+    report = check(
+        model,
+        original,
+        reference,
+        [Case(f"photo, {SIZE[0]}x{SIZE[1]}", photo(*SIZE, seed))],
+        tolerance("fp32"),
+        files={native.name: sha256(native)},
     )
-    _, page = write(report, folder)
-    yield Step(f"compared {len(report.comparisons)} blobs with {engine}", page, report)
+    write_json(report, folder / "report.json")
+    write_markdown(report, folder / "report.md")
+    page.write(report, folder / "report.html")
+    count = len(report.cases[0].comparisons)
+    yield Step(f"compared {count} blobs with {reference.label}", folder / "report.html", report)
 
 
 def write_net(net: Net, text: Path, binary: Path) -> None:
@@ -118,38 +122,3 @@ def _gain(module: str) -> float:
 
 def _blobs(*arrays: NDArray[np.floating]) -> tuple[Blob, ...]:
     return tuple(Blob(one.shape, one.astype(np.float32)) for one in arrays)
-
-
-def picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
-    """Draw a photo-like RGB picture (height, width, 3): a sky, a ground, some round things."""
-    random = np.random.Generator(np.random.PCG64(seed))
-    y, x = np.mgrid[:height, :width]
-    image = np.stack([90 + 0.5 * y, 130 + 0.3 * y, 200 - 0.6 * y], -1)
-    image[y > 0.6 * height] = (95, 110, 60)
-    for _ in range(6):
-        centre, radius = random.uniform(0, (height, width)), random.uniform(0.05, 0.25) * height
-        image[np.hypot(y - centre[0], x - centre[1]) < radius] = random.uniform(0, 255, 3)
-    noise = random.normal(0, 8, image.shape)
-    return (image + noise).clip(0, 255).astype(np.uint8)
-
-
-def _equal_weights(net: Net, state: Mapping[str, NDArray[np.float32]]) -> tuple[int, int]:
-    """Count the model's tensors and those equal, to the bit, to what the caffemodel holds.
-
-    Stated apart from the converter: by each layer's own blobs and Caffe's own division.
-    """
-    layers = {layer.name: layer for layer in net.layers}
-    names = context_of(NARROW.blocks)
-    compared = equal = 0
-    for name, shape in parameters(NARROW).items():
-        module, _, parameter = name.rpartition(".")
-        layer = layers[from_canonical("caffe", module, names)]
-        if layer.type == "BatchNorm" and parameter in ("weight", "bias"):
-            layer = layers[f"scale{layer.name.removeprefix('bn')}"]
-        index = {"weight": 0, "bias": 1, "running_mean": 0, "running_var": 1}[parameter]
-        expected = layer.blobs[index].data
-        if parameter.startswith("running"):
-            expected = np.multiply(expected, np.float32(1) / np.float32(layer.blobs[2].data[0]))
-        compared += 1
-        equal += state[name].shape == shape and state[name].tobytes() == expected.tobytes()
-    return compared, equal

@@ -14,20 +14,21 @@ from click.testing import CliRunner
 import deeplab_zoo
 from deeplab_zoo import LargeFOV, LargeFOVConfig, convert_caffe, export, load, load_caffe
 from deeplab_zoo.cli.main import cli
-from deeplab_zoo.converters import caffe_graph
 from deeplab_zoo.converters.convert import convert_legacy
 from deeplab_zoo.converters.export import open_weights
 from deeplab_zoo.converters.families import LARGEFOV
 from deeplab_zoo.converters.largefov import infer_config, parameters
 from deeplab_zoo.converters.numerics import TF_SLIM
 from deeplab_zoo.converters.write_caffe import filled
-from deeplab_zoo.proto import caffemodel, prototxt
+from deeplab_zoo.proto import caffemodel
 from deeplab_zoo.proto.errors import MismatchError, UsageError
 from deeplab_zoo.proto.records import Blob, Net
 from deeplab_zoo.zoo.demo import write_net
 from deeplab_zoo.zoo.parity import opencv
 from deeplab_zoo.zoo.parity.blobs import activations
 from deeplab_zoo.zoo.parity.comparison import compare
+from deeplab_zoo.zoo.parity.job import parity
+from deeplab_zoo.zoo.parity.original import open_original
 
 PLAIN = LargeFOVConfig(classes=5, widths=(3, 4, 5, 6, 7), hidden=8)
 SIDES = replace(PLAIN, sides=4)
@@ -120,12 +121,21 @@ def test_every_blob_is_opencvs(
     text, binary = make(config, *size)
     convert_caffe(text, binary, tmp_path / "x.pth")
     image = np.random.default_rng(1).normal(0, 60, (1, 3, *size)).astype(np.float32)
-    net = caffe_graph.select(prototxt.read(text))
-    reference = opencv.run(net, np.fromfile(binary, np.uint8), image)
+    reference = opencv.engine(open_original([text, binary])).run({"data": image})
     ours = activations(load(tmp_path / "x.pth"), image)
-    assert set(reference) == set(ours) - {"data"}
+    assert set(reference) >= set(ours) - {"data"}
     for blob, value in reference.items():
         assert compare(blob, ours[blob], value).relative_l2 <= TO_OPENCV, blob
+
+
+@pytest.mark.parametrize("config", [SIDES, HEADS])
+def test_the_parity_report_passes(make: Make, tmp_path: Path, config: LargeFOVConfig) -> None:
+    text, binary = make(config)
+    convert_caffe(text, binary, tmp_path / "x.safetensors")
+    report = parity(tmp_path / "x.safetensors", text, binary, sizes=[(65, 97)])
+    assert report.passed
+    assert report.subject.startswith("DeepLab ")
+    assert "LargeFOV (VGG16)" in report.subject
 
 
 @CONFIGS

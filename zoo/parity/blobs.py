@@ -39,6 +39,16 @@ def activations(
     return {name: value.float().cpu().numpy() for name, value in found.items()}
 
 
+def scores_of(model: DeepLabV2 | LargeFOV) -> str:
+    """Return the blob that the model returns."""
+    if isinstance(model, LargeFOV):
+        return "fc_fusion" if model.config.sides else SCORES
+    if len(model.config.scales) > 1:
+        return "fc_fusion"
+    context = deeplab_v2_names.context_of(model.config.blocks)
+    return str(deeplab_v2_names.blob_of("classifier", context))
+
+
 @contextmanager
 def _recording(model: DeepLabV2 | LargeFOV) -> Iterator[Recorded]:
     """Keep the outputs of the modules that are blobs, once for each run."""

@@ -1,18 +1,78 @@
 """A parity report: the verdict, what was compared with what, every blob's distance.
 
-Written as JSON (for programs; ``format`` and ``version`` at the top) and as Markdown.
+Written as JSON (for programs; ``format`` and ``version`` at the top, described in
+``docs/parity.md``), as Markdown (for a pull request), and as a page (`page`).
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ...converters.compare import Difference
 from ...converters.files import replacing
-from .comparison import TOLERANCE, Comparison
+from .comparison import Comparison, Tolerance
+from .diagnosis import Diagnosis
 
 FORMAT = "deeplab-zoo parity report"
-VERSION = 1
+VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """The weights against the source's: tensors compared, and those not equal to the bit."""
+
+    tensors: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def equal(self) -> int:
+        """How many are equal to the bit."""
+        return self.tensors - len(self.differences)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """What to look at: the input as RGB, and both sides' classes at the scores' size."""
+
+    image: NDArray[np.uint8] | None
+    ours: NDArray[np.integer[Any]]
+    reference: NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One input: its size, and every blob, in the network's order.
+
+    ``scores`` is the blob whose largest channel is the prediction; None where it was not seen.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    comparisons: tuple[Comparison, ...]
+    scores: str | None
+    pictures: Pictures | None = field(default=None, repr=False, compare=False)
+
+    def failures(self, limit: Tolerance) -> list[Comparison]:
+        """Return the blobs that are too far apart, the scores also if too few pixels agree."""
+        return [
+            one
+            for one in self.comparisons
+            if not one.within(limit) or (one.blob == self.scores and not one.agrees(limit))
+        ]
+
+    @property
+    def worst(self) -> Comparison:
+        """The blob with the largest relative distance; one that is not a number is larger."""
+        return max(
+            self.comparisons,
+            key=lambda one: math.inf if math.isnan(one.relative_l2) else one.relative_l2,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,63 +81,124 @@ class ParityReport:
 
     Attributes
     ----------
-    subject
-        What the weights are, in words.
-    engine
-        The reference engine with its version.
+    subject, engine
+        Our model and the reference engine, in words.
     files
-        Name of each source file to its sha256.
+        Name of each file, the model's and the source's, to its sha256.
+    numerics
+        The profiles of our model and of the source.
+    tolerance
+        What passes.
     weights
-        Tensors compared with the source, and how many are equal to the bit.
-    comparisons
-        One per blob, in the network's order.
+        None where there was no source to hold them against.
+    cases
+        One per input.
+    uncompared
+        Blobs that only the reference has.
+    diagnosis
+        Of the first blob that differs, where it was asked for.
+    notes
+        What the reader should know: sizes left out, engines that could not be used.
+    environment
+        Versions of what took part.
 
     """
 
     subject: str
     engine: str
     files: Mapping[str, str]
-    weights: tuple[int, int]
-    comparisons: tuple[Comparison, ...]
+    numerics: tuple[str, str]
+    tolerance: Tolerance
+    weights: Weighed | None
+    cases: tuple[Compared, ...]
+    uncompared: tuple[str, ...] = ()
+    diagnosis: Diagnosis | None = None
+    notes: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether every tensor is equal and every blob is within the tolerance."""
-        return self.weights[0] == self.weights[1] and all(c.passed for c in self.comparisons)
+        """Whether every tensor is equal and every blob of every input is within the tolerance."""
+        return self.first is None and not (self.weights and self.weights.differences)
 
     @property
-    def worst(self) -> Comparison:
-        """The blob with the largest relative distance."""
-        return max(self.comparisons, key=lambda one: one.relative_l2)
+    def first(self) -> tuple[Compared, Comparison] | None:
+        """The first blob that differs, in the network's order, and its input."""
+        failing = [
+            (case, found[0]) for case in self.cases if (found := case.failures(self.tolerance))
+        ]
+        if not failing:
+            return None
+        return min(failing, key=lambda pair: pair[0].comparisons.index(pair[1]))
+
+    @property
+    def worst(self) -> tuple[Compared, Comparison]:
+        """The blob with the largest relative distance, and its input."""
+        case = max(
+            self.cases,
+            key=lambda one: math.inf if math.isnan(d := one.worst.relative_l2) else d,
+        )
+        return case, case.worst
 
     @property
     def verdict(self) -> str:
         """The outcome in one line."""
-        compared, equal = self.weights
-        agree = sum(one.passed for one in self.comparisons)
-        return (
-            f"{'PASS' if self.passed else 'FAIL'}: {equal} of {compared} tensors bit-exact, "
-            f"{agree} of {len(self.comparisons)} blobs within {TOLERANCE:g} of {self.engine}; "
-            f"worst {self.worst.blob} at {self.worst.relative_l2:.1e}"
+        total = sum(len(case.comparisons) for case in self.cases)
+        failed = sum(len(case.failures(self.tolerance)) for case in self.cases)
+        _, worst = self.worst
+        parts = []
+        if self.weights:
+            parts.append(f"{self.weights.equal} of {self.weights.tensors} tensors bit-exact")
+        inputs = f" at {len(self.cases)} inputs" if len(self.cases) > 1 else ""
+        parts.append(
+            f"{total - failed} of {total} blobs{inputs} within {self.tolerance.relative_l2:g} of "
+            f"{self.engine}"
         )
+        text = f"{'PASS' if self.passed else 'FAIL'}: {', '.join(parts)}"
+        if self.first:
+            return f"{text}; the first that differs is {self.first[1].blob}"
+        return f"{text}; worst {worst.blob} at {worst.relative_l2:.1e}"
 
 
-def write(report: ParityReport, folder: Path) -> tuple[Path, Path]:
-    """Write ``report.json`` and ``report.md`` into a folder; return their paths."""
-    fields = {
+def fields(report: ParityReport) -> dict[str, Any]:
+    """Return the report as JSON has it; NaN and infinity are null."""
+    first = report.first
+    found = {
         "format": FORMAT,
         "version": VERSION,
         "passed": report.passed,
         "verdict": report.verdict,
-        "tolerance_relative_l2": TOLERANCE,
-        **asdict(report),
+        "first_difference": {"input": first[0].name, "blob": first[1].blob} if first else None,
+        **asdict(report, dict_factory=_without_pictures),
     }
-    as_json, as_markdown = folder / "report.json", folder / "report.md"
-    with replacing(as_json) as temporary:
-        temporary.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
-    with replacing(as_markdown) as temporary:
+    strict: dict[str, Any] = _strict(found)
+    return strict
+
+
+def _without_pictures(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in items if key != "pictures"}
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(one) for one in value]
+    return value
+
+
+def write_json(report: ParityReport, path: Path) -> None:
+    """Write the report for programs."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(fields(report), indent=1) + "\n", encoding="utf-8")
+
+
+def write_markdown(report: ParityReport, path: Path) -> None:
+    """Write the report for a pull request."""
+    with replacing(path) as temporary:
         temporary.write_text("\n".join(_markdown(report)) + "\n", encoding="utf-8")
-    return as_json, as_markdown
 
 
 def _markdown(report: ParityReport) -> Iterator[str]:
@@ -85,31 +206,67 @@ def _markdown(report: ParityReport) -> Iterator[str]:
     yield ""
     yield f"**{report.verdict}**"
     yield ""
-    yield f"Reference engine: {report.engine}. Sources:"
+    if report.diagnosis:
+        yield report.diagnosis.sentence
+        yield ""
+    yield f"Reference engine: {report.engine}. Tolerance: {report.tolerance.name}. Files:"
     yield ""
     for name, digest in report.files.items():
         yield f"- `{name}` sha256 `{digest}`"
-    yield ""
-    yield "| blob | shape | relative L2 | max abs | mean abs | worst at | same argmax | |"
-    yield "|---|---|---:|---:|---:|---|---:|---|"
-    for one in report.comparisons:
-        shape = " x ".join(map(str, one.shape))
-        worst = ", ".join(map(str, one.worst))
+    for note in report.notes:
+        yield f"- note: {note}"
+    if report.weights and report.weights.differences:
+        yield ""
+        yield "| tensor | not equal |"
+        yield "|---|---|"
+        for one in report.weights.differences:
+            apart = f", by {one.max_abs:.1e} at most" if one.max_abs is not None else ""
+            yield f"| {one.name} | {one.reason}{apart} |"
+    for case in report.cases:
+        failed = case.failures(report.tolerance)
+        yield ""
+        yield f"## {case.name}"
+        yield ""
         yield (
-            f"| {one.blob} | {shape} | {one.relative_l2:.1e} | {one.max_abs:.1e} | "
-            f"{one.mean_abs:.1e} | {worst} | {one.agreement:.2%} | "
-            f"{'ok' if one.passed else 'FAIL'} |"
+            "| blob | shape | relative L2 | max abs | mean abs | cosine | worst at | same argmax "
+            "| ours, exact | reference, exact | |"
         )
+        yield "|---|---|---:|---:|---:|---:|---|---:|---:|---:|---|"
+        for blob in case.comparisons:
+            yield (
+                f"| {blob.blob} | {shape_of(blob)} | {blob.relative_l2:.1e} | {blob.max_abs:.1e} | "
+                f"{blob.mean_abs:.1e} | {blob.cosine:.8f} | {', '.join(map(str, blob.worst))} | "
+                f"{blob.agreement:.2%} | {exactness(blob.ours_exact)} | "
+                f"{exactness(blob.reference_exact)} | {'FAIL' if blob in failed else 'ok'} |"
+            )
 
 
-def table(report: ParityReport, blobs: Iterator[str] | None = None) -> Iterator[str]:
+def shape_of(one: Comparison) -> str:
+    """Write a blob's shape, and ours where it is another."""
+    shape = "x".join(map(str, one.shape))
+    return (
+        shape
+        if one.shape == one.our_shape
+        else f"{shape}, ours {'x'.join(map(str, one.our_shape))}"
+    )
+
+
+def exactness(distance: float | None) -> str:
+    """Write a distance from exact arithmetic, where it is known."""
+    return "" if distance is None else f"{distance:.1e}"
+
+
+def table(case: Compared, blobs: Iterator[str] | None = None) -> Iterator[str]:
     """Yield the lines of a plain table for a terminal, of some blobs or all."""
     wanted = set(blobs) if blobs is not None else None
-    yield f"{'blob':<24} {'shape':<18} {'relative L2':>11} {'max abs':>9} {'same argmax':>12}"
-    for one in report.comparisons:
+    yield (
+        f"{'blob':<24} {'shape':<18} {'relative L2':>11} {'max abs':>9} {'same argmax':>12} "
+        f"{'ours, exact':>12} {'reference':>10}"
+    )
+    for one in case.comparisons:
         if wanted is None or one.blob in wanted:
-            shape = "x".join(map(str, one.shape))
             yield (
-                f"{one.blob:<24} {shape:<18} {one.relative_l2:>11.1e} {one.max_abs:>9.1e} "
-                f"{one.agreement:>12.2%}"
+                f"{one.blob:<24} {'x'.join(map(str, one.shape)):<18} {one.relative_l2:>11.1e} "
+                f"{one.max_abs:>9.1e} {one.agreement:>12.2%} {exactness(one.ours_exact):>12} "
+                f"{exactness(one.reference_exact):>10}"
             )

@@ -1,18 +1,22 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from deeplab_zoo.converters import caffe_graph, convert
+from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.caffe_sizes import output_size
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
-from deeplab_zoo.proto import prototxt
+from deeplab_zoo.converters.kinds import Kind
+from deeplab_zoo.proto import caffemodel, prototxt
 from deeplab_zoo.proto.errors import MismatchError
 from deeplab_zoo.zoo.models.load import load
 from deeplab_zoo.zoo.parity import opencv
 from deeplab_zoo.zoo.parity.blobs import activations
 from deeplab_zoo.zoo.parity.comparison import TOLERANCE, compare
+from deeplab_zoo.zoo.parity.original import Original, open_original
 
 Make = Callable[..., tuple[Path, Path]]
 
@@ -24,8 +28,7 @@ def worst(text: Path, binary: Path, out: Path, height: int, width: int, seed: in
     convert.convert_caffe(text, binary, out)
     random = np.random.default_rng(seed)
     image = random.normal(0, 60, (1, 3, height, width)).astype(np.float32)
-    graph = caffe_graph.select(prototxt.read(text))
-    reference = opencv.run(graph, np.fromfile(binary, np.uint8), image)
+    reference = opencv.engine(open_original([text, binary])).run({"data": image})
     ours = activations(load(out), image)
     return max(compare(blob, ours[blob], value).relative_l2 for blob, value in reference.items())
 
@@ -65,12 +68,50 @@ def test_the_full_size_multi_scale_net_agrees(
     assert worst(text, binary, tmp_path / "x.safetensors", *size) <= TOLERANCE
 
 
-def test_layers_that_opencv_computes_otherwise_are_refused() -> None:
-    net = prototxt.parse_net(
-        "input: 'data' layer { name: 's' type: 'Swish' bottom: 'data' top: 's' }", "net"
+def net_of(text: str, folder: Path) -> Original:
+    """Write a net without weights and its empty caffemodel; open both."""
+    names = folder / "net.prototxt", folder / "net.caffemodel"
+    names[0].write_text("input: 'data' input_shape { dim: 1 dim: 3 dim: 9 dim: 8 }" + text)
+    with names[1].open("wb") as file:
+        caffemodel.write(prototxt.read(names[0]), file)
+    return open_original(names)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        ("type: 'Swish'", "has no such layer, or was not found to compute it as Caffe"),
+        ("type: 'LRN' lrn_param { k: 2 local_size: 3 }", "takes LRN's k for 1"),
+        ("type: 'Interp' interp_param { zoom_factor: 2 pad_end: -1 }", "ignores an Interp's pads"),
+        (
+            "type: 'Pooling' pooling_param { kernel_size: 1 stride: 2 }",
+            "clips away windows outside the input",
+        ),
+    ],
+)
+def test_layers_that_opencv_computes_otherwise_are_refused(
+    tmp_path: Path, layer: str, reason: str
+) -> None:
+    original = net_of(f"layer {{ name: 's' bottom: 'data' top: 's' {layer} }}", tmp_path)
+    with pytest.raises(MismatchError, match=f"'s' .line 1.: .*{reason}"):
+        opencv.engine(original)
+
+
+def test_an_lrns_missing_alpha_is_caffes_and_not_opencvs(tmp_path: Path) -> None:
+    original = net_of(
+        "layer { name: 'n' type: 'LRN' bottom: 'data' top: 'n' lrn_param { local_size: 3 } }",
+        tmp_path,
     )
-    with pytest.raises(MismatchError, match="'s' .line 1.: Swish"):
-        opencv.run(net, np.zeros(0, np.uint8), np.zeros((1, 3, 5, 7), np.float32))
+    image = np.random.default_rng(0).normal(0, 2, (1, 3, 9, 8)).astype(np.float32)
+    found = opencv.engine(original).run({"data": image})["n"]
+    expected = original.graph({"data": torch.from_numpy(image)})["n"].numpy()
+    assert compare("n", expected, found).relative_l2 <= TOLERANCE
+
+
+def test_a_checkpoint_is_nothing_for_opencv(tmp_path: Path) -> None:
+    original = net_of("layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }", tmp_path)
+    with pytest.raises(MismatchError, match="reads a prototxt and a binary caffemodel only"):
+        opencv.engine(replace(original, kind=Kind.CHECKPOINT))
 
 
 @pytest.mark.parametrize(

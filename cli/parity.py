@@ -1,0 +1,135 @@
+"""``deeplab-zoo parity``: is this model the same function as its original?"""
+
+import time
+from pathlib import Path
+
+import click
+
+from .show import as_json
+
+
+def _size(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[tuple[int, int]]:
+    sizes = []
+    for value in values:
+        height, _x, width = value.partition("x")
+        if not (height.isdigit() and width.isdigit()):
+            raise click.BadParameter(f"{value!r}, expected HEIGHTxWIDTH such as 321x449.")
+        sizes.append((int(height), int(width)))
+    return sizes
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="MODEL SOURCE...")
+@click.option(
+    "-o",
+    "--output",
+    default="parity",
+    show_default=True,
+    metavar="FOLDER",
+    help="Where report.html, report.md and report.json go.",
+)
+@click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="The reference: auto, pycaffe, opencv, tensorflow, float64.",
+)
+@click.option(
+    "--recorded",
+    metavar="FILE",
+    help="Activations recorded elsewhere (.npz, .h5) are the reference.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    callback=_size,
+    metavar="HxW",
+    help="Compare at a photo of this size; repeat for more.",
+)
+@click.option("--image", "images", multiple=True, metavar="FILE", help="Compare at this picture.")
+@click.option("--device", default="cpu", show_default=True, help="Of our side: cpu, cuda, cuda:1.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of our side.",
+)
+@click.option("--tolerance", metavar="NAME", help="exact, fp32, bf16; default: the precision's.")
+@click.option("--exact/--no-exact", default=True, help="Each side's own error, by float64.")
+@click.option("--diagnose", is_flag=True, help="Find the convention that explains a difference.")
+@click.option("--numerics", metavar="PROFILE", help="Of files that do not record theirs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
+@click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
+def parity(
+    files: tuple[str, ...],
+    output: str,
+    engine: str,
+    recorded: str | None,
+    sizes: list[tuple[int, int]],
+    images: tuple[str, ...],
+    device: str,
+    precision: str,
+    tolerance: str | None,
+    exact: bool,
+    diagnose: bool,
+    numerics: str | None,
+    seed: int,
+    json_: bool,
+) -> None:
+    """Compare every blob of a converted model with what its source computes.
+
+    MODEL is what a conversion wrote; SOURCE what it was made of: [PROTOTXT] CAFFEMODEL, a
+    TensorFlow checkpoint, another program's file, or an .onnx. A prototxt and a caffemodel
+    alone check the generic graph engine. Exit code 9 if the two differ.
+
+    \b
+    deeplab-zoo parity x.safetensors deploy.prototxt x.caffemodel --diagnose
+    deeplab-zoo parity x.safetensors model.ckpt-20000
+    deeplab-zoo parity x.safetensors --recorded activations.npz
+    """
+    from ..converters.files import folder_for
+    from ..proto.errors import ParityError
+
+    folder = folder_for(Path(output))
+    started = time.monotonic()
+
+    def progress(text: str) -> None:
+        click.echo(f"[{time.monotonic() - started:6.1f} s] {text}", err=True)
+
+    progress("loading PyTorch")
+    from ..zoo.parity import page, report
+    from ..zoo.parity.job import parity as run
+
+    found = run(
+        *files,
+        recorded_blobs=recorded,
+        engine=engine,
+        sizes=sizes,
+        images=images,
+        device=device,
+        precision=precision,
+        tolerance=tolerance,
+        exact=exact,
+        diagnose=diagnose,
+        numerics=numerics,
+        seed=seed,
+        progress=progress,
+    )
+    progress("writing the report")
+    report.write_json(found, folder / "report.json")
+    report.write_markdown(found, folder / "report.md")
+    page.write(found, folder / "report.html")
+    if json_:
+        click.echo(as_json(report.fields(found)))
+    else:
+        for note in found.notes:
+            click.echo(f"note: {note}", err=True)
+        click.echo(click.style(found.verdict, fg="green" if found.passed else "red", bold=True))
+        if found.diagnosis:
+            click.echo(found.diagnosis.sentence)
+        click.echo(f"Report: {folder / 'report.html'}")
+    if not found.passed:
+        raise ParityError("the model is not the function that the reference computes.")

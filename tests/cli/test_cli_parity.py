@@ -1,0 +1,109 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import deeplab_zoo
+from deeplab_zoo.cli.main import main
+from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+
+pytest.importorskip("cv2")
+
+Make = Callable[..., tuple[Path, Path]]
+
+
+class Ran(NamedTuple):
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command in this process: starting PyTorch takes seconds."""
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["deeplab-zoo", "parity", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def files(make_net: Make, tiny_config: DeepLabV2Config, tmp_path: Path) -> list[Path]:
+    text, binary = make_net(tiny_config, 65, 97)
+    deeplab_zoo.convert_caffe(text, binary, tmp_path / "x.safetensors")
+    return [tmp_path / "x.safetensors", text, binary]
+
+
+def test_a_converted_model_passes_and_leaves_three_reports(
+    run: Run, files: list[Path], tmp_path: Path
+) -> None:
+    found = run(*files, "--size", "65x97", "-o", "out")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("PASS: ")
+    assert "photo, 65x97: OpenCV" in found.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "report.html", "report.json", "report.md",
+    ]  # fmt: skip
+
+
+def test_weights_of_another_file_fail_with_exit_code_9(
+    run: Run, files: list[Path], tmp_path: Path
+) -> None:
+    deeplab_zoo.convert_caffe(*files[1:], tmp_path / "y.h5")
+    deeplab_zoo.export(tmp_path / "y.h5", tmp_path / "y.ckpt", to="tf", mixed_numerics=True)
+    deeplab_zoo.convert_tensorflow(tmp_path / "y.ckpt", tmp_path / "y.safetensors")
+    found = run(
+        tmp_path / "y.safetensors", *files[1:], "--size", "65x97", "--diagnose", "--no-exact",
+        "--json",
+    )  # fmt: skip
+    assert found.returncode == 9
+    report = json.loads(found.stdout)
+    assert report["passed"] is False
+    assert report["numerics"] == ["tf-slim", "caffe-v2"]
+    assert report["diagnosis"]["convention"] == "mean"
+    assert "is not the function" in found.stderr
+
+
+def test_a_prototxt_and_caffemodel_alone_check_the_graph(
+    run: Run, files: list[Path], tmp_path: Path
+) -> None:
+    found = run(*files[1:], "--no-exact")
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "parity" / "report.md").read_text().startswith("# Parity: a Caffe net")
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (["x.safetensors"], 2, "Give its source"),
+        (["x.safetensors", "net.prototxt"], 2, "expected [PROTOTXT] CAFFEMODEL, or one file"),
+        (["x.safetensors", "net.prototxt", "net.caffemodel", "--size", "9"], 2, "HEIGHTxWIDTH"),
+        (["x.safetensors", "net.prototxt", "net.caffemodel", "--size", "0x9"], 2, "above 0"),
+        (["x.safetensors", "net.prototxt", "net.caffemodel", "--engine", "x"], 2, "engine 'x'"),
+        (["x.safetensors", "net.prototxt", "net.caffemodel", "--tolerance", "x"], 2, "tolerance"),
+        (["x.safetensors", "net.prototxt", "net.caffemodel", "--image", "net.prototxt"], 3,
+         "is no picture"),
+        (["x.safetensors", "net.prototxt", "net.caffemodel", "-o", "net.prototxt"], 6,
+         "no folder to write into"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_says_why(
+    run: Run, arguments: list[str], code: int, problem: str
+) -> None:
+    found = run(*arguments)
+    assert found.returncode == code, found.stderr
+    assert problem in found.stderr

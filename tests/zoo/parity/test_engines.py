@@ -1,0 +1,283 @@
+"""The reference engines: TensorFlow, onnxruntime, recorded values, pycaffe, float64."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import deeplab_zoo
+from deeplab_zoo.converters import caffe, weights
+from deeplab_zoo.converters.archive import Archive, Origin
+from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.converters.kinds import Kind
+from deeplab_zoo.converters.native import to_native
+from deeplab_zoo.converters.numerics import CAFFE_V2, TF_SLIM
+from deeplab_zoo.converters.write_caffe import deploy_net, filled
+from deeplab_zoo.proto.errors import (
+    FormatError,
+    MismatchError,
+    MissingDependencyError,
+    UsageError,
+)
+from deeplab_zoo.proto.records import Net
+from deeplab_zoo.zoo.demo import random_blobs
+from deeplab_zoo.zoo.models.inference import prepare
+from deeplab_zoo.zoo.parity import ours, pycaffe, recorded
+from deeplab_zoo.zoo.parity.cases import photo
+from deeplab_zoo.zoo.parity.check import choose, float64
+from deeplab_zoo.zoo.parity.comparison import TOLERANCE, compare
+from deeplab_zoo.zoo.parity.engine import Engine
+from deeplab_zoo.zoo.parity.original import Original, open_original
+
+Make = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture
+def caffe_files(make_net: Make, tiny_config: DeepLabV2Config) -> tuple[Path, Path]:
+    return make_net(tiny_config, 65, 97)
+
+
+@pytest.fixture
+def native(caffe_files: tuple[Path, Path], tmp_path: Path) -> Path:
+    out = tmp_path / "x.safetensors"
+    deeplab_zoo.convert_caffe(*caffe_files, out)
+    return out
+
+
+def image_of(original: Original, size: tuple[int, int] = (65, 97)) -> np.ndarray:
+    return prepare(photo(*size, 0), original.numerics).numpy()
+
+
+def assert_agrees(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found
+    for blob, value in expected.items():
+        assert compare(blob, found[blob], value).relative_l2 <= TOLERANCE, blob
+
+
+# TensorFlow.
+
+
+def seeded(config: DeepLabV2Config, folder: Path) -> Path:
+    """Write weights that keep activations in range, under TensorFlow's conventions."""
+    net = of_net(filled(deploy_net(config, 65, 97), random_blobs(config, 2)))
+    state = to_native(net).weights
+    weights.write(replace(state, numerics=TF_SLIM), folder / "seeded.safetensors")
+    return folder / "seeded.safetensors"
+
+
+def of_net(net: Net) -> Archive:
+    bare = replace(net, layers=tuple(replace(layer, blobs=()) for layer in net.layers))
+    return Archive(Origin("caffe", {}, "test"), CAFFE_V2, bare, caffe.tensors(net)[0])
+
+
+@pytest.mark.parametrize(("scales", "size"), [((1.0,), (96, 71)), ((1.0, 0.75, 0.5), (65, 97))])
+def test_tensorflow_itself_gives_the_blobs_of_a_converted_checkpoint(
+    tmp_path: Path, tiny_config: DeepLabV2Config, scales: tuple[float, ...], size: tuple[int, int]
+) -> None:
+    pytest.importorskip("tensorflow")
+    config = replace(tiny_config, scales=scales)
+    model = seeded(config, tmp_path)
+    deeplab_zoo.export(model, tmp_path / "model.ckpt", to="tf")
+    report = deeplab_zoo.parity(model, tmp_path / "model.ckpt", sizes=[size], exact=False)
+    assert report.passed, report.verdict
+    assert report.engine.startswith("TensorFlow 2.")
+    assert len(report.cases[0].comparisons) == (160 if len(scales) > 1 else 53)
+    assert report.weights is not None
+    assert report.weights.tensors == report.weights.equal > 100
+
+
+def test_a_checkpoint_of_another_network_is_named(
+    tmp_path: Path, caffe_files: tuple[Path, Path]
+) -> None:
+    pytest.importorskip("tensorflow")
+    original = replace(
+        open_original(caffe_files), kind=Kind.CHECKPOINT, files=(tmp_path / "none.index",)
+    )
+    with pytest.raises(MismatchError, match="none: TensorFlow cannot read it"):
+        choose(original, "tensorflow", (1.0,))
+
+
+# Recorded values.
+
+
+def test_recorded_activations_are_a_reference(
+    tmp_path: Path, native: Path, caffe_files: tuple[Path, Path]
+) -> None:
+    original = open_original(caffe_files)
+    image = image_of(original, (65, 70))
+    blobs = dict(ours.engine(deeplab_zoo.load(native)).run({"data": image}))
+    kept = {name: blobs[name] for name in ("data", "res3a", "fc1_voc12")}
+    np.savez(tmp_path / "x.npz", **kept)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, value in kept.items():
+            file[f"{'in' if name == 'data' else 'out'}/{name}"] = value
+    for name in ("x.npz", "x.h5"):
+        report = deeplab_zoo.parity(native, *caffe_files, recorded_blobs=tmp_path / name)
+        assert report.passed
+        assert [one.blob for one in report.cases[0].comparisons] == list(kept)
+        assert report.cases[0].shape == (1, 3, 65, 70)
+
+
+def test_recorded_blobs_of_other_names_are_listed(tmp_path: Path, native: Path) -> None:
+    np.savez(tmp_path / "x.npz", data=np.zeros((1, 3, 65, 65), np.float32), logits=np.ones(3))
+    with pytest.raises(MismatchError, match="none of its blobs is one of ours: it has .*logits"):
+        deeplab_zoo.parity(native, recorded_blobs=tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"fc1": np.zeros((1, 2), np.float32)}, "no blob 'data', the network's input; it has fc1"),
+        ({"data": np.zeros((1, 3, 5, 7), np.float32)}, "holds the input alone"),
+        ({"data": np.array([{}], object)}, "no .npz of plain arrays"),
+    ],
+)
+def test_recorded_files_that_cannot_serve_say_why(
+    tmp_path: Path, content: dict[str, np.ndarray], problem: str
+) -> None:
+    np.savez(tmp_path / "x.npz", **content)
+    with pytest.raises(FormatError, match=problem):
+        recorded.read(tmp_path / "x.npz", ("data",))
+
+
+def test_a_recorded_file_that_is_none_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(b"PK\3\4 damaged")
+    with pytest.raises(FormatError, match=r"x\.npz"):
+        recorded.read(tmp_path / "x.npz", ("data",))
+    with pytest.raises(FormatError, match="cannot be read"):
+        recorded.read(tmp_path / "missing.npz", ("data",))
+
+
+# onnxruntime.
+
+
+def test_onnxruntime_is_a_reference_for_an_export(tmp_path: Path, native: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = deeplab_zoo.load(native)
+    deeplab_zoo.export_onnx(model, tmp_path / "x.onnx", size=(65, 97))
+    report = deeplab_zoo.parity(native, tmp_path / "x.onnx")
+    assert report.passed, report.verdict
+    assert report.engine.startswith("onnxruntime")
+    assert [case.name for case in report.cases] == ["photo, 65x97", "noise, 65x97"]
+    assert [one.blob for one in report.cases[0].comparisons] == ["data", "fc1_voc12"]
+    with pytest.raises(MismatchError, match=r"input 'image' takes \[1, 3, 65, 97\], found"):
+        deeplab_zoo.parity(native, tmp_path / "x.onnx", sizes=[(33, 33)])
+
+
+def test_a_damaged_onnx_file_is_named(tmp_path: Path, native: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "x.onnx").write_bytes(b"\0" * 99)
+    with pytest.raises(FormatError, match=r"x\.onnx: onnxruntime cannot read it"):
+        deeplab_zoo.parity(native, tmp_path / "x.onnx")
+
+
+# pycaffe, by a stand-in that has its interface: Caffe itself cannot be installed with pip.
+
+
+def stand_in(original: Original) -> ModuleType:
+    class Blob:
+        def __init__(self, shape: tuple[int, ...]) -> None:
+            self.data = np.zeros(shape, np.float32)
+
+        def reshape(self, *shape: int) -> None:
+            self.data = np.zeros(shape, np.float32)
+
+    class Net:
+        def __init__(self, text: str, binary: str, phase: int) -> None:
+            assert (Path(text), Path(binary), phase) == (*original.files, 1)
+            self.blobs = {"data": Blob((1, 3, 1, 1)), "data_split_0": Blob((1,))}
+
+        def reshape(self) -> None:
+            sizes = original.graph.sizes({"data": self.blobs["data"].data.shape})
+            self.blobs.update({name: Blob(sizes[name]) for name in sizes if name != "data"})
+
+        def forward(self) -> None:
+            inputs = {"data": torch.from_numpy(self.blobs["data"].data)}
+            with torch.no_grad():
+                for name, value in original.graph(inputs, "all").items():
+                    self.blobs[name].data[...] = value.numpy()
+
+    module = ModuleType("caffe")
+    vars(module).update(
+        SimpleNamespace(Net=Net, TEST=1, set_mode_cpu=lambda: None, __version__="1.0.0").__dict__
+    )
+    return module
+
+
+def test_pycaffe_is_taken_where_it_works(
+    monkeypatch: pytest.MonkeyPatch, native: Path, caffe_files: tuple[Path, Path]
+) -> None:
+    original = open_original(caffe_files)
+    monkeypatch.setitem(sys.modules, "caffe", stand_in(original))
+    report = deeplab_zoo.parity(native, *caffe_files, sizes=[(65, 97)])
+    assert report.passed
+    assert report.engine == "Caffe 1.0.0"
+    assert "data_split_0" not in report.uncompared
+    assert len(report.cases[0].comparisons) > 40
+
+
+def test_a_pycaffe_that_is_missing_says_what_to_build() -> None:
+    with pytest.raises(MissingDependencyError, match="Build Caffe"):
+        pycaffe.module()
+
+
+# Which engine.
+
+
+def test_where_no_engine_is_installed_the_error_says_how_to_install_one(
+    monkeypatch: pytest.MonkeyPatch, caffe_files: tuple[Path, Path]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'deeplab-zoo\[parity\]'"):
+        choose(open_original(caffe_files), "auto", (1.0,))
+    engine, _ = choose(open_original(caffe_files), "float64", (1.0,))
+    assert engine.name == "PyTorch float64"
+
+
+def test_an_unknown_engine_is_told_the_known_ones(caffe_files: tuple[Path, Path]) -> None:
+    with pytest.raises(UsageError, match="engine 'mxnet' is unknown, expected one of auto, pycaf"):
+        choose(open_original(caffe_files), "mxnet", (1.0,))
+
+
+def test_float64_is_the_graphs_own_answer(caffe_files: tuple[Path, Path]) -> None:
+    original = open_original(caffe_files)
+    image = image_of(original)
+    with torch.no_grad():
+        wide = original.graph.double()({"data": torch.from_numpy(image).double()}, "all")
+    expected = {name: value.numpy() for name, value in wide.items()}
+    original.graph.float()
+    found = float64(original).run({"data": image})
+    assert_agrees(dict(found), expected)
+    assert set(found) == set(expected)
+
+
+# Our own side.
+
+
+def test_a_device_or_precision_that_is_not_there_is_told(native: Path) -> None:
+    model = deeplab_zoo.load(native)
+    with pytest.raises(UsageError, match="precision 'fp8', expected one of fp32, bf16"):
+        ours.engine(model, precision="fp8")
+    with pytest.raises(UsageError, match="device 'cuda:77' cannot be used"):
+        ours.engine(model, "cuda:77")
+
+
+def test_bf16_has_its_own_tolerance(native: Path, caffe_files: tuple[Path, Path]) -> None:
+    pytest.importorskip("cv2")
+    report = deeplab_zoo.parity(native, *caffe_files, sizes=[(65, 97)], precision="bf16")
+    assert report.passed, report.verdict
+    assert report.worst[1].relative_l2 > 1e-3
+    assert not deeplab_zoo.parity(
+        native, *caffe_files, sizes=[(65, 97)], precision="bf16", tolerance="fp32"
+    ).passed
+
+
+def test_an_engine_is_called_by_name_and_version() -> None:
+    assert Engine("Caffe", "1.0", dict).label == "Caffe 1.0"
+    assert Engine("recorded", "", dict).label == "recorded"

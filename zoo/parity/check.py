@@ -1,0 +1,290 @@
+"""Is a converted model the same function as its original? Both are run; a report leaves."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...converters.archive import tool
+from ...converters.compare import Difference, difference
+from ...converters.graph.engine import Graph
+from ...converters.kinds import Kind
+from ...converters.largefov import LargeFOVConfig, summary
+from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError, listing
+from ..models.load import Native
+from . import conventions, diagnosis, opencv, ours, pycaffe, tensorflow
+from .comparison import Comparison, Tolerance, compare, with_exact
+from .engine import Arrays, Case, Engine
+from .original import Original
+from .report import Compared, ParityReport, Pictures, Weighed
+
+ENGINES = ("auto", "pycaffe", "opencv", "tensorflow", "float64")
+
+Progress = Callable[[str], None]
+
+
+class Sides(NamedTuple):
+    """Both sides' blobs at one input."""
+
+    case: Case
+    ours: Arrays
+    reference: Arrays
+
+
+def check(
+    model: Native | Graph,
+    original: Original,
+    engine: Engine,
+    cases: Sequence[Case],
+    limit: Tolerance,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    exact: bool = True,
+    diagnose: bool = False,
+    notes: Sequence[str] = (),
+    files: dict[str, str] | None = None,
+    progress: Progress = lambda _: None,
+) -> ParityReport:
+    """Run a model and a reference engine at every case and compare every blob.
+
+    Parameters
+    ----------
+    model
+        The converted model.
+    original
+        What the source states.
+    engine
+        The reference, see `choose`.
+    cases
+        The inputs.
+    limit
+        What passes.
+    device, precision
+        Of our side: ``cpu``, ``cuda``, ...; ``fp32`` or ``bf16``.
+    exact
+        Run the source in float64 too.
+    diagnose
+        Where a blob differs, look for the convention that explains it.
+    notes, files
+        For the report: what the reader should know, and digests of the model's files.
+    progress
+        Is told what is being done.
+
+    Raises
+    ------
+    MismatchError
+        The sides have no blob in common.
+    UsageError
+        A device or precision that is not there.
+
+    """
+    side = ours.engine(model, device, precision)
+    image = next(iter(original.graph.inputs))
+    found: list[Compared] = []
+    seen: set[str] = set()
+    worst: Sides | None = None
+    for case in cases:
+        progress(f"{case.name}: {engine.label}")
+        given = case.inputs(image, original.numerics)
+        theirs = {**given, **engine.run(given)}
+        progress(f"{case.name}: {side.label}")
+        prepared = case.inputs(image, ours.numerics_of(model))
+        mine = {**prepared, **side.run(prepared)}
+        seen |= set(theirs) - set(mine)
+        order = [blob for blob in original.graph.blobs if blob in theirs and blob in mine]
+        if set(order) <= set(given):
+            raise _nothing_common(engine, mine, theirs)
+        comparisons = {blob: compare(blob, mine[blob], theirs[blob]) for blob in order}
+        if exact:
+            progress(f"{case.name}: float64")
+            _add_exact(original, given, mine, theirs, comparisons)
+        found.append(_compared(case, original, given[image].shape, comparisons, mine, theirs))
+        if worst is None and found[-1].failures(limit):
+            worst = Sides(case, mine, theirs)
+    report = ParityReport(
+        _subject(model),
+        engine.label,
+        {**(files or {}), **original.digests},
+        (ours.numerics_of(model).name, original.numerics.name),
+        limit,
+        _weighed(model, original),
+        tuple(found),
+        tuple(sorted(seen)),
+        None,
+        tuple(notes),
+        environment(side, engine),
+    )
+    if not diagnose or report.passed:
+        return report
+    progress("diagnosis")
+    if worst is None:
+        weights = report.weights.differences if report.weights else ()
+        return replace(report, diagnosis=diagnosis.of_weights([one.name for one in weights]))
+    blob = next(one for one in found if one.name == worst.case.name).failures(limit)[0].blob
+    cause = diagnosis.diagnose(original, worst.ours, worst.reference, blob, worst.case.picture)
+    return replace(report, diagnosis=cause)
+
+
+def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engine, list[str]]:
+    """Return the reference engine of a name, or the first that works, and why others are unfit.
+
+    Raises
+    ------
+    UsageError
+        An unknown name.
+    MissingDependencyError
+        No engine but our own is installed, or not the one that was asked for.
+    MismatchError
+        The engine that was asked for is no reference for this source.
+
+    """
+    makers: dict[str, Callable[[], Engine]] = {
+        "pycaffe": lambda: pycaffe.engine(original),
+        "opencv": lambda: opencv.engine(original),
+        "tensorflow": lambda: tensorflow.engine(_checkpoint(original), scales),
+        "float64": lambda: float64(original),
+    }
+    if name in makers:
+        return makers[name](), []
+    if name != "auto":
+        raise UsageError(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}.")
+    order = ["tensorflow"] if original.kind is Kind.CHECKPOINT else ["pycaffe", "opencv"]
+    problems: list[str] = []
+    unfit: list[str] = []
+    for one in order if original.kind in (Kind.CHECKPOINT, Kind.CAFFEMODEL) else ():
+        try:
+            return makers[one](), unfit
+        except ZooError as error:
+            problems.append(f"{one}: {error}")
+            unfit += [] if isinstance(error, MissingDependencyError) else problems[-1:]
+    if not problems:
+        kind = original.kind.value if original.kind else "no source"
+        return float64(original), [
+            f"no other engine runs a {kind}; the reference is our own float64"
+        ]
+    raise MissingDependencyError(
+        f"no reference engine for this source:\n{listing(problems)}\n"
+        "--engine float64 compares with exact arithmetic of our own, which is no independent proof."
+    )
+
+
+def _checkpoint(original: Original) -> Path:
+    if original.kind is not Kind.CHECKPOINT:
+        raise MismatchError("TensorFlow is a reference for checkpoints only.")
+    index = original.files[0]
+    name = index.name.removesuffix(".index").partition(".data-")[0]
+    return index.with_name(name)
+
+
+def float64(original: Original) -> Engine:
+    """Make an engine of the source's own statement in float64."""
+
+    def run(inputs: Arrays) -> Arrays:
+        blobs: dict[str, NDArray[np.float32]] = {}
+
+        def keep(name: str, value: torch.Tensor) -> None:
+            blobs[name] = value.float().numpy()
+
+        given = {name: torch.from_numpy(np.asarray(value)) for name, value in inputs.items()}
+        conventions.exact(original.graph, original.numerics, given, keep)
+        return blobs
+
+    return Engine("PyTorch float64", torch.__version__, run)
+
+
+def _nothing_common(engine: Engine, mine: Arrays, theirs: Arrays) -> MismatchError:
+    return MismatchError(
+        f"{engine.label}: none of its blobs is one of ours: it has {', '.join(list(theirs)[:8])}; "
+        f"expected names such as {', '.join(list(mine)[:8])}."
+    )
+
+
+def _add_exact(
+    original: Original,
+    given: Arrays,
+    mine: Arrays,
+    theirs: Arrays,
+    comparisons: dict[str, Comparison],
+) -> None:
+    def visit(name: str, value: torch.Tensor) -> None:
+        if name in comparisons:
+            comparisons[name] = with_exact(
+                comparisons[name], mine[name], theirs[name], value.numpy()
+            )
+
+    inputs = {name: torch.from_numpy(np.asarray(value)) for name, value in given.items()}
+    conventions.exact(original.graph, original.numerics, inputs, visit)
+
+
+def _compared(
+    case: Case,
+    original: Original,
+    shape: tuple[int, ...],
+    comparisons: dict[str, Comparison],
+    mine: Arrays,
+    theirs: Arrays,
+) -> Compared:
+    """Put a case's comparisons together with the pictures of its prediction."""
+    inputs = original.graph.inputs
+    maps = [
+        blob
+        for blob, one in comparisons.items()
+        if blob not in inputs and len(one.shape) == 4 and one.shape[1] > 1
+    ]
+    scores = maps[-1] if maps else None
+    pictures = None
+    if scores is not None and min(mine[scores].shape[2:]) > 1:
+        pictures = Pictures(case.picture, mine[scores][0].argmax(0), theirs[scores][0].argmax(0))
+    return Compared(case.name, shape, tuple(comparisons.values()), scores, pictures)
+
+
+def _weighed(model: Native | Graph, original: Original) -> Weighed | None:
+    """Hold every tensor of the model against the source's."""
+    state = {
+        name: value.detach().cpu().numpy()
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    if isinstance(model, Graph):
+        if model is original.graph:
+            return None
+        expected = {
+            name: value.detach().numpy() for name, value in original.graph.state_dict().items()
+        }
+    elif original.state is None:
+        return None
+    else:
+        expected = dict(original.state)
+    names = dict.fromkeys([*state, *expected])
+    differences = [difference(name, state.get(name), expected.get(name)) for name in names]
+    return Weighed(len(names), tuple(one for one in differences if isinstance(one, Difference)))
+
+
+def _subject(model: Native | Graph) -> str:
+    if isinstance(model, Graph):
+        return f"a Caffe net of {len(model.steps)} layers"
+    config = model.config
+    if isinstance(config, LargeFOVConfig):
+        return summary(config)
+    form = "multi-scale" if len(config.scales) > 1 else "single-scale"
+    name = {(3, 4, 23, 3): "ResNet-101", (3, 4, 6, 3): "ResNet-50"}.get(config.blocks, "ResNet")
+    return f"DeepLab v2 {name}, {config.classes} classes, {form}"
+
+
+def environment(*engines: Engine) -> dict[str, str]:
+    """Return the versions of what took part."""
+    return {
+        "program": tool(),
+        "engines": ", ".join(engine.label for engine in engines),
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+    }

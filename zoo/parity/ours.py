@@ -1,0 +1,79 @@
+"""Our own side: a native model or a graph, on any device and in any precision."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...converters.graph.engine import Graph
+from ...converters.numerics import CAFFE_V2, Numerics
+from ...proto.errors import UsageError
+from ..models.load import Native
+from .blobs import activations
+from .engine import Arrays, Engine
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def numerics_of(model: Native | Graph) -> Numerics:
+    """Return the profile that a model obeys; a graph is Caffe's."""
+    return model.numerics if isinstance(model, Native) else CAFFE_V2
+
+
+def engine(model: Native | Graph, device: str = "cpu", precision: str = "fp32") -> Engine:
+    """Run our model; matrix units that round float32 (TF32) are off.
+
+    Raises
+    ------
+    UsageError
+        A device or precision that is not there.
+
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r}, expected one of {', '.join(PRECISIONS)}.")
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"device {device!r} cannot be used: {reason}") from None
+    dtype = PRECISIONS[precision]
+    if place.type != "cpu" or dtype != torch.float32:
+        model = copy.deepcopy(model).to(place, dtype)
+    model.eval()
+
+    def run(inputs: Arrays) -> Arrays:
+        with torch.inference_mode(), _plain_float32():
+            if isinstance(model, Native):
+                return activations(model, np.asarray(inputs["data"]))
+            given = {
+                name: torch.from_numpy(np.asarray(value)).to(place, dtype)
+                for name, value in inputs.items()
+            }
+            return {name: _numpy(value) for name, value in model(given, blobs="all").items()}
+
+    label = "deeplab-zoo" if device == "cpu" else f"deeplab-zoo on {_device_name(place)}"
+    return Engine(f"{label}, {precision}", "", run)
+
+
+def _numpy(value: torch.Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = value.float().cpu().numpy()
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+@contextmanager
+def _plain_float32() -> Iterator[None]:
+    """Keep a GPU from rounding float32 to TF32's ten bits."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

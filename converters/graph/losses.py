@@ -81,7 +81,7 @@ def softmax_loss(layer: Layer) -> Operation:
     """
     settings = layer.params.loss_param
     axis = layer.params.softmax_param.axis
-    # SegNet's switch is BVLC's normalization on the wire, where both words never meet in a text.
+    # On the wire SegNet's switch has the number of BVLC's normalization; no text has both words.
     weighted = settings.weight_by_label_freqs or settings.HasField("normalization")
     shares = torch.tensor(settings.class_weighting if weighted else [])
 

@@ -198,6 +198,13 @@ def test_a_damaged_graph_is_refused(
         load(out)
 
 
+def test_weights_that_lack_a_layer_are_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    text, binary = files
+    text.write_text(text.read_text().replace('name: "a/bn"', 'name: "other/bn"'))
+    with pytest.raises(MismatchError, match=r"lacks the weights of 1 layers.*\n.*'other/bn'"):
+        convert_graph(text, binary, tmp_path / "x.safetensors")
+
+
 def test_a_bad_suffix_and_an_unknown_size_are_refused(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -13,9 +13,10 @@ from ...converters.archive import Origin
 from ...converters.convert import read_caffe
 from ...converters.files import replacing
 from ...converters.graph.build import of_file
+from ...converters.graph.weights import FILLED
 from ...converters.native import recognised, to_native
 from ...converters.weights import Weights
-from ...proto.errors import MismatchError, UsageError, ZooError
+from ...proto.errors import MismatchError, UsageError, ZooError, listing
 from .load import build
 from .onnx import IMAGE, export_onnx
 
@@ -55,6 +56,8 @@ def convert_graph(
 
     Raises
     ------
+    MismatchError
+        The weights lack layers of the net; all are listed.
     ZooError
         As for `load_caffe` and `export_onnx`. Nothing half-written remains.
 
@@ -70,6 +73,11 @@ def convert_graph(
         return _write_native(found, out, size, notes)
     stored = graph_file.of_caffe(text, Path(caffemodel), strict=strict)
     graph = of_file(stored, str(text or caffemodel))
+    if lacking := [note for note in graph.notes if note.endswith(FILLED)]:
+        raise MismatchError(
+            f"{caffemodel}: lacks the weights of {len(lacking)} layers of the net, which would "
+            f"hold random values:\n{listing(lacking)}\nIs it the prototxt of these weights?"
+        )
     if size is not None:
         shapes = graph.input_shapes(size)
         stored = replace(stored, shapes=shapes)

@@ -116,21 +116,23 @@ def _write_native(
     found: Weights, out: Path, size: tuple[int, int] | None, notes: tuple[str, ...]
 ) -> Converted:
     model = build(found)
-    shape = (1, 3, *(size or (IMAGE, IMAGE)))
+    side = found.numerics.test_size or IMAGE
+    sides = size or (side, side)
     if out.suffix == ".safetensors":
         weights.write(found, out)
     elif out.suffix == ".onnx":
-        export_onnx(model, out, size=size, origin=found.origin)
+        export_onnx(model, out, size=sides, origin=found.origin)
     else:
-        _write_program(model, torch.zeros(shape), out, found.origin)
+        _write_program(model, torch.zeros(1, 3, *sides), out, found.origin)
     summary = families.of_config(found.config).summary(found.config)
+    shape = None if out.suffix == ".safetensors" else (1, 3, *sides)
     return Converted(out, summary, {"image": shape}, ("scores",), notes)
 
 
 def _write_program(
     module: nn.Module, example: Tensor | dict[str, Tensor], out: Path, origin: Origin
 ) -> None:
-    """Write a module of one size as torch's ExportedProgram."""
+    """Write a module as torch's ExportedProgram, for inputs of the example's sizes."""
     said = json.dumps({**asdict(origin), "files": dict(origin.files)}, sort_keys=True)
     with replacing(out) as temporary, temporary.open("wb") as file:
         try:

@@ -14,19 +14,25 @@ _HOME = {
     "DeepLabV2Config": ".converters.deeplab_v2",
     "LargeFOV": ".zoo.models.largefov",
     "LargeFOVConfig": ".converters.largefov",
+    "LovaszHingeLoss": ".zoo.losses.lovasz",
+    "LovaszSoftmaxLoss": ".zoo.losses.lovasz",
     "ZooError": ".proto.errors",
     "compare": ".converters.compare",
     "convert_caffe": ".converters.convert",
     "convert_legacy": ".converters.convert",
-    "convert_tensorflow": ".converters.convert",
     "convert_graph": ".zoo.models.graph",
+    "convert_tensorflow": ".converters.convert",
     "export": ".converters.export",
     "export_onnx": ".zoo.models.onnx",
     "fold_batch_norm": ".converters.graph.fold",
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
+    "lovasz_hinge": ".zoo.losses.lovasz",
+    "lovasz_softmax": ".zoo.losses.lovasz",
     "open_checkpoint": ".proto.checkpoint",
+    "open_dataset": ".zoo.data.layouts",
     "parity": ".zoo.parity.job",
+    "prox_lovasz_hinge": ".zoo.losses.proximal",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -43,6 +49,12 @@ if TYPE_CHECKING:
     from .converters.largefov import LargeFOVConfig as LargeFOVConfig
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
+    from .zoo.data.layouts import open_dataset as open_dataset
+    from .zoo.losses.lovasz import LovaszHingeLoss as LovaszHingeLoss
+    from .zoo.losses.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
+    from .zoo.losses.lovasz import lovasz_hinge as lovasz_hinge
+    from .zoo.losses.lovasz import lovasz_softmax as lovasz_softmax
+    from .zoo.losses.proximal import prox_lovasz_hinge as prox_lovasz_hinge
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.graph import convert_graph as convert_graph
     from .zoo.models.largefov import LargeFOV as LargeFOV

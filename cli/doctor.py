@@ -9,11 +9,12 @@ import click
 
 from .show import as_json
 
-REQUIRED = ("torch", "numpy", "h5py", "protobuf", "safetensors", "click")
+REQUIRED = ("torch", "numpy", "h5py", "protobuf", "safetensors", "pillow", "click")
 OPTIONAL = {
     "opencv-python-headless": "for demo and parity: pip install 'deeplab-zoo[parity]'",
     "onnx": "for export --to onnx: pip install 'deeplab-zoo[onnx]'",
     "onnxscript": "for export --to onnx: pip install 'deeplab-zoo[onnx]'",
+    "scipy": "for .mat masks: pip install 'deeplab-zoo[sbd]'",
     "tensorflow": "to compare with TensorFlow itself: pip install 'deeplab-zoo[tensorflow]'",
 }
 SAME = {"opencv-python-headless": ("opencv-python",), "tensorflow": ("tensorflow-cpu",)}

@@ -15,10 +15,11 @@ from ...converters.compare import Difference, difference
 from ...converters.graph.engine import Graph
 from ...converters.kinds import Kind
 from ...converters.largefov import LargeFOVConfig, summary
+from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError, listing
 from ..models.load import Native
 from . import conventions, diagnosis, opencv, ours, pycaffe, tensorflow
-from .comparison import Comparison, Tolerance, compare, with_exact
+from .comparison import Tolerance, compare, with_exact
 from .engine import Arrays, Case, Engine
 from .original import Original
 from .report import Compared, ParityReport, Pictures, Weighed
@@ -85,33 +86,24 @@ def check(
 
     """
     side = ours.engine(model, device, precision)
-    image = next(iter(original.graph.inputs))
+    numerics = ours.numerics_of(model)
     found: list[Compared] = []
     seen: set[str] = set()
     worst: Sides | None = None
     for case in cases:
-        progress(f"{case.name}: {engine.label}")
-        given = case.inputs(image, original.numerics)
-        theirs = {**given, **engine.run(given)}
-        progress(f"{case.name}: {side.label}")
-        prepared = case.inputs(image, ours.numerics_of(model))
-        mine = {**prepared, **side.run(prepared)}
-        seen |= set(theirs) - set(mine)
-        order = [blob for blob in original.graph.blobs if blob in theirs and blob in mine]
-        if set(order) <= set(given):
-            raise _nothing_common(engine, mine, theirs)
-        comparisons = {blob: compare(blob, mine[blob], theirs[blob]) for blob in order}
+        sides = _run(case, original, engine, side, numerics, progress)
+        seen |= set(sides.reference) - set(sides.ours)
         if exact:
             progress(f"{case.name}: float64")
-            _add_exact(original, given, mine, theirs, comparisons)
-        found.append(_compared(case, original, given[image].shape, comparisons, mine, theirs))
+        found.append(_compared(sides, original, engine, exact=exact))
         if worst is None and found[-1].failures(limit):
-            worst = Sides(case, mine, theirs)
+            worst = sides
+        del sides  # The next case needs the memory.
     report = ParityReport(
         _subject(model),
         engine.label,
         {**(files or {}), **original.digests},
-        (ours.numerics_of(model).name, original.numerics.name),
+        (numerics.name, original.numerics.name),
         limit,
         _weighed(model, original),
         tuple(found),
@@ -205,42 +197,56 @@ def _nothing_common(engine: Engine, mine: Arrays, theirs: Arrays) -> MismatchErr
     )
 
 
-def _add_exact(
+def _run(
+    case: Case,
     original: Original,
-    given: Arrays,
-    mine: Arrays,
-    theirs: Arrays,
-    comparisons: dict[str, Comparison],
-) -> None:
+    engine: Engine,
+    side: Engine,
+    numerics: Numerics,
+    progress: Progress,
+) -> Sides:
+    """Run both sides; each prepares a picture as its own profile says."""
+    image = next(iter(original.graph.inputs))
+    given = case.inputs(image, original.numerics)
+    progress(f"{case.name}: {engine.label}")
+    theirs = {**given, **engine.run(given)}
+    prepared = case.inputs(image, numerics)
+    progress(f"{case.name}: {side.label}")
+    return Sides(case, {**prepared, **side.run(prepared)}, theirs)
+
+
+def _compared(sides: Sides, original: Original, engine: Engine, *, exact: bool) -> Compared:
+    """Compare every blob that both sides have, and keep the pictures of the prediction."""
+    case, mine, theirs = sides
+    inputs = original.graph.inputs
+    order = [blob for blob in original.graph.blobs if blob in theirs and blob in mine]
+    if set(order) <= set(inputs):
+        raise _nothing_common(engine, mine, theirs)
+    maps = [
+        blob
+        for blob in order
+        if blob not in inputs and theirs[blob].ndim == 4 and theirs[blob].shape[1] > 1
+    ]
+    scores = maps[-1] if maps else None
+    classes = theirs[scores].shape[1] if scores else 0
+    comparisons = {
+        blob: compare(blob, mine[blob], theirs[blob], classes=theirs[blob].shape[1:2] == (classes,))
+        for blob in order
+    }
+    given = {name: torch.from_numpy(np.asarray(theirs[name])) for name in inputs}
+
     def visit(name: str, value: torch.Tensor) -> None:
         if name in comparisons:
             comparisons[name] = with_exact(
                 comparisons[name], mine[name], theirs[name], value.numpy()
             )
 
-    inputs = {name: torch.from_numpy(np.asarray(value)) for name, value in given.items()}
-    conventions.exact(original.graph, original.numerics, inputs, visit)
-
-
-def _compared(
-    case: Case,
-    original: Original,
-    shape: tuple[int, ...],
-    comparisons: dict[str, Comparison],
-    mine: Arrays,
-    theirs: Arrays,
-) -> Compared:
-    """Put a case's comparisons together with the pictures of its prediction."""
-    inputs = original.graph.inputs
-    maps = [
-        blob
-        for blob, one in comparisons.items()
-        if blob not in inputs and len(one.shape) == 4 and one.shape[1] > 1
-    ]
-    scores = maps[-1] if maps else None
+    if exact:
+        conventions.exact(original.graph, original.numerics, given, visit)
     pictures = None
     if scores is not None and min(mine[scores].shape[2:]) > 1:
         pictures = Pictures(case.picture, mine[scores][0].argmax(0), theirs[scores][0].argmax(0))
+    shape = tuple(next(iter(given.values())).shape)
     return Compared(case.name, shape, tuple(comparisons.values()), scores, pictures)
 
 

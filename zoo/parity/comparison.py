@@ -1,11 +1,15 @@
 """How far two engines' values for one blob are apart, and how far is too far."""
 
 from dataclasses import dataclass, replace
+from math import isfinite, isnan, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...proto.errors import UsageError
+
+BLOCK = 1 << 15  # Numbers, a quarter of a megabyte in float64.
 
 TOLERANCE = 1e-5  # Relative L2. Caffe against itself with another BLAS kernel: 1e-6.
 
@@ -65,7 +69,7 @@ class Comparison:
     worst
         Index of the largest difference.
     agreement
-        Share of pixels with the same largest channel.
+        Share of pixels with the same largest channel; None where that means nothing.
     ours_exact, reference_exact
         Relative L2 of each from exact arithmetic (float64), where that was computed.
     non_finite
@@ -81,7 +85,7 @@ class Comparison:
     mean_abs: float
     cosine: float
     worst: tuple[int, ...]
-    agreement: float
+    agreement: float | None
     non_finite: tuple[int, int] = (0, 0)
     ours_exact: float | None = None
     reference_exact: float | None = None
@@ -92,46 +96,90 @@ class Comparison:
 
     def agrees(self, limit: Tolerance) -> bool:
         """Tell whether enough pixels have the same largest channel."""
+        if self.agreement is None:
+            return True
         pixels = int(np.prod(self.shape)) // self.shape[1]
         return (1 - self.agreement) * pixels <= max(1.001, (1 - limit.agreement) * pixels)
 
 
-def compare(blob: str, ours: NDArray[np.float32], reference: NDArray[np.float32]) -> Comparison:
-    """Compare two values of one blob, usually (batch, channels, h, w), in float64."""
-    finite = np.isfinite(ours).all(), np.isfinite(reference).all()
-    counts = 0, 0
-    if not all(finite):
-        counts = int(np.sum(~np.isfinite(ours))), int(np.sum(~np.isfinite(reference)))
+def compare(
+    blob: str,
+    ours: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    *,
+    classes: bool = True,
+) -> Comparison:
+    """Compare two values of one blob, usually (batch, channels, h, w), in float64.
+
+    ``classes`` tells whether the largest channels mean anything; they are slow to find.
+    """
+    nan = float("nan")
     if ours.shape != reference.shape or not reference.size:
-        nan = float("nan")
         return Comparison(
-            blob, reference.shape, ours.shape, nan, nan, nan, nan, (), nan, counts
+            blob, reference.shape, ours.shape, nan, nan, nan, nan, (), None, (0, 0)
         )  # fmt: skip
-    wide = reference.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # Infinity less infinity.
-        difference = np.abs(ours - wide)
-    flat = difference.ravel()
-    worst = np.unravel_index(int(np.argmax(np.nan_to_num(flat, nan=np.inf))), difference.shape)
-    channels = 1 if ours.ndim > 1 else 0
+    found = _measured(ours, reference)
+    worst = np.unravel_index(found.worst, ours.shape)
+    axis = 1 if ours.ndim > 1 else 0
+    same = float(np.mean(ours.argmax(axis) == reference.argmax(axis))) if classes else None
     return Comparison(
         blob,
         reference.shape,
         ours.shape,
-        relative(difference, wide),
-        float(difference.max()),
-        float(difference.mean()),
-        _cosine(ours, wide),
+        found.relative_l2,
+        found.max_abs,
+        found.sum_abs / ours.size,
+        found.cosine,
         tuple(int(index) for index in worst),
-        float(np.mean(ours.argmax(channels) == reference.argmax(channels))),
-        counts,
+        same,
+        found.non_finite,
     )
 
 
-def relative(difference: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """Return the norm of a difference over the reference's, or itself where that is zero."""
-    with np.errstate(invalid="ignore"):
-        norm, distance = np.linalg.norm(reference.ravel()), np.linalg.norm(difference.ravel())
-        return float(distance / norm if norm else distance)
+@dataclass(slots=True)
+class _Sums:
+    """What is summed up over the blocks of two arrays."""
+
+    distance: float = 0.0  # Squares of the difference, of ours, of the reference; the product.
+    ours: float = 0.0
+    reference: float = 0.0
+    product: float = 0.0
+    sum_abs: float = 0.0
+    max_abs: float = -1.0
+    worst: int = 0
+    non_finite: tuple[int, int] = (0, 0)
+
+    @property
+    def relative_l2(self) -> float:
+        return sqrt(self.distance / self.reference) if self.reference else sqrt(self.distance)
+
+    @property
+    def cosine(self) -> float:
+        norms = sqrt(self.ours * self.reference)
+        return self.product / norms if norms else float(self.ours == self.reference)
+
+
+def _measured(ours: NDArray[np.float32], reference: NDArray[np.floating[Any]]) -> _Sums:
+    """Measure block by block: each is widened to float64 while it is in the cache."""
+    sums = _Sums()
+    flat, other = ours.reshape(-1), reference.reshape(-1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for at in range(0, flat.size, BLOCK):
+            x = flat[at : at + BLOCK].astype(np.float64)
+            y = other[at : at + BLOCK].astype(np.float64)
+            apart = np.abs(x - y)
+            sums.distance += float(apart @ apart)
+            sums.ours += float(x @ x)
+            sums.reference += float(y @ y)
+            sums.product += float(x @ y)
+            sums.sum_abs += float(apart.sum())
+            place = int(apart.argmax())  # The first NaN, where there is one.
+            if not apart[place] <= sums.max_abs and not isnan(sums.max_abs):
+                sums.max_abs, sums.worst = float(apart[place]), at + place
+            if not isfinite(sums.ours + sums.reference):
+                counts = int((~np.isfinite(x)).sum()), int((~np.isfinite(y)).sum())
+                sums.non_finite = sums.non_finite[0] + counts[0], sums.non_finite[1] + counts[1]
+    return sums
 
 
 def with_exact(
@@ -143,15 +191,6 @@ def with_exact(
     """Add how far each side is from the exact values."""
 
     def distance(value: NDArray[np.float32]) -> float | None:
-        return relative(value - exact, exact) if value.shape == exact.shape else None
+        return _measured(value, exact).relative_l2 if value.shape == exact.shape else None
 
     return replace(found, ours_exact=distance(ours), reference_exact=distance(reference))
-
-
-def _cosine(ours: NDArray[np.float32], reference: NDArray[np.float64]) -> float:
-    wide = ours.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        norms = np.linalg.norm(wide) * np.linalg.norm(reference)
-        if norms == 0:
-            return float(np.array_equal(wide, reference))
-        return float(np.vdot(wide, reference) / norms)

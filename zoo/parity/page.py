@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...converters.files import replacing
 from ...proto.errors import MissingDependencyError
-from .report import Compared, ParityReport, Pictures, exactness, shape_of
+from .report import Compared, ParityReport, Pictures, exactness, shape_of, share
 
 INK, OURS, THEIRS, APART, LIMIT = "#010203", "#010204", "#010205", "#010206", "#010207"
 COLOURS = {
@@ -66,7 +66,7 @@ def render(report: ParityReport) -> str:
         for index, case in enumerate(report.cases)
     ]
     return environment.get_template("page.html.j2").render(
-        report=report, cases=cases, shape_of=shape_of, exactness=exactness
+        report=report, cases=cases, shape_of=shape_of, exactness=exactness, share=share
     )
 
 

@@ -236,7 +236,7 @@ def _markdown(report: ParityReport) -> Iterator[str]:
             yield (
                 f"| {blob.blob} | {shape_of(blob)} | {blob.relative_l2:.1e} | {blob.max_abs:.1e} | "
                 f"{blob.mean_abs:.1e} | {blob.cosine:.8f} | {', '.join(map(str, blob.worst))} | "
-                f"{blob.agreement:.2%} | {exactness(blob.ours_exact)} | "
+                f"{share(blob.agreement)} | {exactness(blob.ours_exact)} | "
                 f"{exactness(blob.reference_exact)} | {'FAIL' if blob in failed else 'ok'} |"
             )
 
@@ -256,6 +256,11 @@ def exactness(distance: float | None) -> str:
     return "" if distance is None else f"{distance:.1e}"
 
 
+def share(agreement: float | None) -> str:
+    """Write a share of pixels in per cent, where it means something."""
+    return "" if agreement is None else f"{agreement:.2%}"
+
+
 def table(case: Compared, blobs: Iterator[str] | None = None) -> Iterator[str]:
     """Yield the lines of a plain table for a terminal, of some blobs or all."""
     wanted = set(blobs) if blobs is not None else None
@@ -267,6 +272,6 @@ def table(case: Compared, blobs: Iterator[str] | None = None) -> Iterator[str]:
         if wanted is None or one.blob in wanted:
             yield (
                 f"{one.blob:<24} {'x'.join(map(str, one.shape)):<18} {one.relative_l2:>11.1e} "
-                f"{one.max_abs:>9.1e} {one.agreement:>12.2%} {exactness(one.ours_exact):>12} "
+                f"{one.max_abs:>9.1e} {share(one.agreement):>12} {exactness(one.ours_exact):>12} "
                 f"{exactness(one.reference_exact):>10}"
             )

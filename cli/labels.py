@@ -1,0 +1,104 @@
+"""``deeplab-zoo labels``: are the masks what a training expects, and how to make them so."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .show import as_json
+
+if TYPE_CHECKING:
+    from ..zoo.data.scan import Report
+
+
+@click.group()
+def labels() -> None:
+    """Check and convert the masks of a dataset."""
+
+
+@labels.command()
+@click.argument("path")
+@click.option("--split", default="train", show_default=True, help="List; train+val joins two.")
+@click.option("--layout", help="voc, sbd, cityscapes, ...; recognised unless given.")
+@click.option("--images", help="Folder of the pictures, where it is not the layout's.")
+@click.option("--labels", "masks", help="Folder of the masks, where it is not the layout's.")
+@click.option("--classes", help="voc, camvid, ...; a number; or a file with a name per line.")
+@click.option("--sbd", help="Join PATH (VOC) with SBD in this folder, without VOC val.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=4, show_default=True, help="That decode."
+)
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def check(
+    path: str, split: str, layout: str | None, images: str | None, masks: str | None,
+    classes: str | None, sbd: str | None, threads: int, json_: bool,
+) -> None:  # fmt: skip
+    """Decode every picture and mask of the dataset at PATH and say what is in them.
+
+    Prints the histogram of the labels. Missing files, damage, sizes that differ and labels out
+    of range are listed, all of them, and the exit code is then 3.
+    """
+    from ..zoo.data.layouts import fuse_voc_sbd, open_dataset
+    from ..zoo.data.scan import check as scan
+    from ..zoo.data.scan import demand_sound
+
+    if sbd:
+        dataset = fuse_voc_sbd(path, sbd, split)
+    else:
+        dataset = open_dataset(
+            path, split, layout=layout, images=images, labels=masks, classes=classes
+        )
+    report = scan(dataset, threads)
+    if json_:
+        click.echo(as_json(_fields(report)))
+    else:
+        _print(report)
+    demand_sound(report)
+
+
+def _fields(report: "Report") -> dict[str, object]:
+    names = report.dataset.legend.names
+    return {
+        "layout": report.dataset.name,
+        "split": report.dataset.split,
+        "samples": len(report.dataset.samples),
+        "pixels": dict(zip(names, report.pixels, strict=True)),
+        "images": dict(zip(names, report.images(), strict=True)),
+        "unjudged": report.unjudged,
+        "problems": list(report.problems),
+    }
+
+
+def _print(report: "Report") -> None:
+    dataset, total = report.dataset, sum(report.pixels)
+    click.echo(f"{dataset.name} {dataset.split}: {len(dataset.samples)} samples")
+    click.echo(f"  {'class':<24} {'pixels':>14} {'share':>8} {'samples':>8}")
+    rows = zip(dataset.legend.names, report.pixels, report.images(), strict=True)
+    for number, (name, pixels, images) in enumerate(rows):
+        share = pixels / total if total else 0
+        click.echo(f"  {f'{number} {name}':<24} {pixels:>14,} {share:>8.3%} {images:>8}")
+    click.echo(f"  {'void':<24} {report.unjudged:>14,}")
+
+
+@labels.command()
+@click.argument("source")
+@click.argument("target")
+@click.option(
+    "--classes", default="voc", show_default=True,
+    help="Whose values and colours: voc, camvid, cityscapes-ids, ...; or a file of names.",
+)  # fmt: skip
+@click.option(
+    "--from", "kind", type=click.Choice(["auto", "grey"]), default="auto", show_default=True,
+    help="grey: SOURCE is a grey picture of colour masks.",
+)  # fmt: skip
+def convert(source: str, target: str, classes: str, kind: str) -> None:
+    """Rewrite masks as class ids, one grey byte per pixel.
+
+    SOURCE is a mask or a folder of them: with a palette, in colours, or SBD's .mat. TARGET is the
+    file or the folder to write.
+    """
+    from ..zoo.data.convert_masks import convert_masks
+    from ..zoo.data.legend import find_legend
+
+    legend = find_legend(classes)
+    written = list(convert_masks(Path(source), Path(target), legend, grey=kind == "grey"))
+    click.echo(f"wrote {len(written)} masks to {target}")

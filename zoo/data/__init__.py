@@ -1,0 +1,1 @@
+"""Samples, labels, augmentation and sampling: everything before the network."""

@@ -1,0 +1,1 @@
+"""Losses on logits and labels: Lovász and its proximal operator, entropies, margins, IoU."""

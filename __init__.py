@@ -19,6 +19,7 @@ _HOME = {
     "convert_tensorflow": ".converters.convert",
     "export": ".converters.export",
     "export_onnx": ".zoo.models.onnx",
+    "fetch": ".zoo.weights.fetch",
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
     "open_checkpoint": ".proto.checkpoint",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx
+    from .zoo.weights.fetch import fetch as fetch
 
 
 def __getattr__(name: str) -> Any:

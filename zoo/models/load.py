@@ -1,4 +1,4 @@
-"""A weights file becomes a model."""
+"""A weights file, or an entry of the registry, becomes a model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,19 +8,21 @@ import torch
 
 from ...converters.export import open_weights
 from ...converters.numerics import profile
-from ...converters.weights import Weights
+from ...converters.weights import SUFFIXES, Weights
+from ..weights.fetch import fetch
 from .deeplab_v2 import DeepLabV2
 
 
 def load(
-    path: str | Path, *, numerics: str | None = None, evaluate_as: str | None = None
+    name_or_path: str | Path, *, numerics: str | None = None, evaluate_as: str | None = None
 ) -> DeepLabV2:
     """Load a converted model, in eval mode, on the CPU.
 
     Parameters
     ----------
-    path
-        ``.safetensors``, ``.pth`` (in any layout that `export` writes), or an archive.
+    name_or_path
+        ``.safetensors``, ``.pth`` (in any layout that `export` writes), or an archive; else the
+        name of an entry, which is fetched, verified and converted if it was not before.
     numerics
         The profile of a file that does not record one; of a file that does, it must be the
         same.
@@ -34,10 +36,18 @@ def load(
         With ``model.numerics`` and ``model.config`` as the file says.
 
     """
-    weights = open_weights(path, numerics=numerics)
+    weights = open_weights(_path(name_or_path), numerics=numerics)
     if evaluate_as:
         weights = replace(weights, numerics=profile(evaluate_as))
     return build(weights)
+
+
+def _path(name_or_path: str | Path) -> Path:
+    """Tell a file from a name: what exists is a file, and so is what has a folder or suffix."""
+    path = Path(name_or_path)
+    if isinstance(name_or_path, Path) or path.exists() or path.suffix in SUFFIXES:
+        return path
+    return path if len(path.parts) > 1 else fetch(str(name_or_path), convert=True)
 
 
 def build(weights: Weights) -> DeepLabV2:

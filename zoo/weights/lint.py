@@ -2,18 +2,16 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath, PureWindowsPath
 from urllib.parse import urlsplit
 
 from ...converters.numerics import PROFILES
 from ...proto.errors import UsageError
+from .names import unsafe
 from .schema import CHECKED_PREFIX, LENGTHS, STRONG, Artifact, Claim, Entry, claims
 from .sources import resolve
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _HEX = re.compile(r"[0-9a-f]+")
-# Windows keeps these for devices, whatever the suffix.
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10))}
 
 
 def problems(entries: Iterable[Entry]) -> list[str]:
@@ -32,9 +30,8 @@ def problems(entries: Iterable[Entry]) -> list[str]:
 
 
 def _of_entry(entry: Entry, names: set[str]) -> Iterator[str]:
-    for name in (entry.name,):
-        if not _NAME.fullmatch(name):
-            yield f"name {name!r}, expected a-z, 0-9, - . _ only"
+    if not _NAME.fullmatch(entry.name):
+        yield f"name {entry.name!r}, expected a-z, 0-9, - . _ only"
     if entry.kind != "dataset":
         for key in ("arch", "trained_on"):
             if getattr(entry, key) is None:
@@ -53,28 +50,13 @@ def _of_entry(entry: Entry, names: set[str]) -> Iterator[str]:
         if not 0 < metric.miou <= 100:
             yield f"miou {metric.miou}, expected percent"
     if entry.recipe is not None:
-        files = {name for one in entry.artifacts for name in _files(one)}
+        files = {name for one in entry.artifacts for name in one.stored}
         for name in filter(None, (entry.recipe.weights, entry.recipe.prototxt)):
             if name not in files:
                 yield f"the recipe's {name!r} is none of its files"
-    lowered = [name.lower() for one in entry.artifacts for name in _files(one)]
+    lowered = [name.lower() for one in entry.artifacts for name in one.stored]
     for name in sorted({name for name in lowered if lowered.count(name) > 1}):
         yield f"two files are called {name!r}, as some systems see it"
-
-
-def _files(artifact: Artifact) -> Iterator[str]:
-    """Name what an artifact leaves in its entry's folder."""
-    if artifact.archive is None:
-        yield artifact.filename
-    elif artifact.members:
-        yield from (member.filename for member in artifact.members)
-    else:
-        yield stem(artifact.filename)
-
-
-def stem(filename: str) -> str:
-    """Return the folder that an archive is unpacked to."""
-    return re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", filename)
 
 
 def _of_claim(claim: Claim) -> Iterator[str]:
@@ -114,10 +96,10 @@ def _of_claim(claim: Claim) -> Iterator[str]:
 
 def _of_artifact(artifact: Artifact, registry: str, names: set[str]) -> Iterator[str]:
     for name in (artifact.filename, *(one.filename for one in artifact.members)):
-        if reason := _unsafe(name):
+        if reason := unsafe(name):
             yield f"{name!r} is no safe file name: {reason}"
     for member in artifact.members:
-        if reason := _unsafe(member.path, folders=True):
+        if reason := unsafe(member.path, folders=True):
             yield f"member {member.path!r} is no safe path: {reason}"
     if artifact.same_as is not None and artifact.same_as not in names:
         yield f"same_as {artifact.same_as!r}, which is no entry"
@@ -132,17 +114,6 @@ def _of_artifact(artifact: Artifact, registry: str, names: set[str]) -> Iterator
             continue
         if urlsplit(address).scheme == "http" and not pinned:
             yield f"{source.url}: plain http without a sha256 or sha384 of the file"
-
-
-def _unsafe(name: str, *, folders: bool = False) -> str | None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or PureWindowsPath(name).drive or "\\" in name:
-        return "not relative"
-    if not name or ".." in path.parts or (len(path.parts) > 1 and not folders):
-        return "leaves its folder"
-    if any(part.split(".")[0].lower() in _RESERVED or part[-1] in ". " for part in path.parts):
-        return "Windows reserves it"
-    return None
 
 
 def _shared_digests(entries: Iterable[Entry]) -> Iterator[str]:

@@ -64,7 +64,7 @@ def assemble(entries: Iterable[Entry]) -> Registry:
                 problems.append(f"{name}: in {entry.place} and in {known.place}")
             if name == entry.name:
                 named[name] = entry
-            else:
+            elif name not in named:
                 aliases[name] = entry.name
     for entry in list(named.values()):
         owner = named.get(entry.uses) if entry.uses else None
@@ -72,6 +72,8 @@ def assemble(entries: Iterable[Entry]) -> Registry:
             named[entry.name] = replace(entry, artifacts=owner.artifacts)
         elif entry.uses:
             problems.append(f"{entry.name}: uses {entry.uses!r}, which is no entry with files")
+        elif not entry.artifacts:
+            problems.append(f"{entry.name}: has neither artifacts nor uses")
     if problems:
-        raise FormatError(f"registry: {len(problems)} entries clash:\n{listing(problems)}")
+        raise FormatError(f"registry: {len(problems)} problems:\n{listing(problems)}")
     return Registry(named, aliases)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .names import stem
+
 Algorithm = Literal["sha256", "sha384", "sha1", "md5"]
 State = Literal["pinned", "weak", "prefix", "unverified"]
 
@@ -55,6 +57,11 @@ class Claim:
     evidence: tuple[Evidence, ...] = ()
 
     @property
+    def algorithms(self) -> tuple[str, ...]:
+        """What to hash the bytes with, to compare them."""
+        return (*self.digests, *((self.prefix.algorithm,) if self.prefix else ()))
+
+    @property
     def state(self) -> State:
         """How well the bytes are known."""
         if any(name in self.digests for name in STRONG):
@@ -80,7 +87,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """How an archive is unpacked: the members listed, or (``tree``) everything in it."""
+    """How an archive is unpacked: the members listed, or, without any, everything.
+
+    ``tree`` is the digest of all it holds (see `store.tree_digest`), whatever the archive's.
+    """
 
     type: Literal["zip", "tar"]
     members: tuple[Member, ...] = ()
@@ -117,12 +127,19 @@ class Artifact:
 
     @property
     def state(self) -> State:
-        """Of the whole, or of the members where only they have digests."""
-        own = self.claim.state
-        inner = max(
-            (one.claim.state for one in self.members), key=STATES.index, default="unverified"
-        )
-        return min(own, inner, key=STATES.index)
+        """Of the whole, or of what is in it where only that has digests."""
+        inner = [claim.state for claim, _ in self.stored.values()]
+        return min(self.claim.state, max(inner, key=STATES.index), key=STATES.index)
+
+    @property
+    def stored(self) -> "dict[str, tuple[Claim, Claim]]":
+        """What it leaves on the disk: each file's claim, and its archive's."""
+        if self.archive is None:
+            return {self.filename: (self.claim, Claim())}
+        if self.archive.members:
+            return {one.filename: (one.claim, self.claim) for one in self.archive.members}
+        tree = {"sha256": self.archive.tree} if self.archive.tree else {}
+        return {stem(self.filename): (Claim(digests=tree), self.claim)}
 
 
 @dataclass(frozen=True, slots=True)

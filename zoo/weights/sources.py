@@ -30,8 +30,8 @@ def resolve(url: str, registry: str = "") -> str:
     if parts.hostname == "drive.google.com" and "id" in parse_qs(parts.query):
         query = parse_qs(parts.query)
         known = {key: query[key][0] for key in ("id", "resourcekey") if key in query}
-        base = os.environ.get("DEEPLAB_ZOO_DRIVE") or DRIVE
-        return f"{base}?{urlencode({**known, 'export': 'download'})}"
+        known["export"] = "download"
+        return f"{DRIVE}?{urlencode(known)}"
     if parts.scheme in ("https", "http", "file"):
         return url
     if not parts.scheme and registry:

@@ -4,6 +4,7 @@ Enters: a zip or tar. Leaves: files with their digests. Links, devices, paths th
 folder, names that come twice and bombs are refused, by name, whether or not they are wanted.
 """
 
+import gzip
 import hashlib
 import stat
 import tarfile
@@ -112,12 +113,19 @@ def _write(item: _Item, path: Path) -> Unpacked:
         if path.exists():
             raise IntegrityError(f"{item.name!r}: two members want its place.")
         with path.open("wb") as file:
-            while item.open is not None and (block := item.open.read(CHUNK)):
+            while item.open is not None and (block := _read(item.open)):
                 size += len(block)
                 file.write(block)
                 for one in hashes.values():
                     one.update(block)
     return Unpacked(path, item.name, size, {k: one.hexdigest() for k, one in hashes.items()})
+
+
+def _read(file: IO[bytes]) -> bytes:
+    try:
+        return file.read(CHUNK)
+    except gzip.BadGzipFile as error:  # It calls itself trouble with the disk.
+        raise EOFError(str(error)) from None
 
 
 def _items(path: Path, archive: Archive) -> Iterator[_Item]:
@@ -154,3 +162,6 @@ def _of_tar(path: Path) -> Iterator[_Item]:
                 continue
             with file.extractfile(info) or path.open("rb") as member:
                 yield _Item(info.name, None, info.size, member)
+        # What compresses a tar keeps its checksum at the end, which tarfile does not reach.
+        while file.fileobj is not None and _read(file.fileobj):
+            pass

@@ -99,6 +99,13 @@ def _fields(cls: type) -> dict[str, tuple[Any, bool]]:
     return found
 
 
+@cache
+def _inline(cls: type) -> str | None:
+    """Return the field whose keys stand among the record's own."""
+    hints = get_type_hints(cls)
+    return next((one.name for one in fields(cls) if hints[one.name] is INLINE), None)
+
+
 def _record(
     cls: type, value: object, place: str, problems: list[str], more: Mapping[str, Any] | None = None
 ) -> Any:
@@ -121,10 +128,8 @@ def _record(
     }
     if len(problems) > before:
         return None
-    for one in fields(cls):
-        if get_type_hints(cls)[one.name] is INLINE:
-            inner = {key: made.pop(key) for key in _fields(INLINE) if key in made}
-            made[one.name] = INLINE(**inner)
+    if name := _inline(cls):
+        made[name] = INLINE(**{key: made.pop(key) for key in _fields(INLINE) if key in made})
     return cls(**made, **(more or {}))
 
 

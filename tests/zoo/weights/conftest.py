@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from deeplab_zoo.zoo.weights.download import Policy
 from deeplab_zoo.zoo.weights.events import Event
 from deeplab_zoo.zoo.weights.fetch import fetch_entry
@@ -19,7 +20,7 @@ from deeplab_zoo.zoo.weights.work import Options
 from .faulty_server import Site, serving
 
 BODY = random.Random(6).randbytes(300_007)
-QUICK = Policy(retries=5, connect=2, timeout=0.4, backoff=0.005, longest_wait=0.05)
+QUICK = Policy(retries=5, connect=2, timeout=0.25, backoff=0.005, longest_wait=0.05)
 
 
 @pytest.fixture

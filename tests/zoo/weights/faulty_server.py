@@ -1,13 +1,11 @@
 """A real HTTP server on loopback that misbehaves as it is told, one fault per request."""
 
-import email.utils
-import json
 import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(bytes([byte]))
                 time.sleep(0.05)
         if fault == "stall":
-            time.sleep(1.2)
+            time.sleep(0.6)
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if fault in ("drop", "reset", "stall", "drip"):

@@ -51,10 +51,13 @@ def parse(text: str, place: str) -> tuple[Entry, ...]:
         raise FormatError(f"{place}: not sound YAML: {error}") from None
     if not isinstance(found, dict) or found.get("schema_version") != VERSION:
         raise FormatError(f"{place}: expected a registry with schema_version: {VERSION}.")
+    rows = found.get("entries") or []
+    if not isinstance(rows, list):
+        raise FormatError(f"{place}: entries: {rows!r}, expected a list.")
     unknown = sorted(map(str, set(found) - {"schema_version", "entries"}))
     problems += [f"unknown key {name!r}" for name in unknown]
     entries = []
-    for at, fields_ in enumerate(found.get("entries") or ()):
+    for at, fields_ in enumerate(rows):
         name = fields_.get("name", f"entry {at}") if isinstance(fields_, dict) else f"entry {at}"
         entry = _record(Entry, fields_, str(name), problems, {"place": place})
         entries += [] if entry is None else [entry]
@@ -70,9 +73,9 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            key = str(key_node.value)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"duplicate key {key!r}", key_node.start_mark

@@ -62,8 +62,7 @@ def _facts(
     if entry.aliases:
         yield "aliases", ", ".join(entry.aliases)
     if entry.arch:
-        arch = [f"{key} {value}" for key, value in asdict(entry.arch).items() if value]
-        yield "architecture", ", ".join(arch)
+        yield "architecture", _fields(asdict(entry.arch))
     if entry.classes:
         yield "classes", entry.classes
     if entry.trained_on:
@@ -73,8 +72,7 @@ def _facts(
     if entry.numerics:
         yield "numerics", entry.numerics
     if entry.preprocessing:
-        told = [f"{key} {value}" for key, value in asdict(entry.preprocessing).items() if value]
-        yield "preprocessing", ", ".join(told)
+        yield "preprocessing", _fields(asdict(entry.preprocessing))
     for metric in entry.metrics:
         yield (
             "mIoU",
@@ -89,13 +87,16 @@ def _facts(
     if entry.uses:
         yield "files of", entry.uses
     if entry.recipe:
-        told = [f"{key} {value}" for key, value in asdict(entry.recipe).items() if value]
-        yield "recipe", ", ".join(told)
+        yield "recipe", _fields(asdict(entry.recipe))
     if entry.replaced_by:
         yield "replaced by", entry.replaced_by
     yield from (("evidence", _words(one)) for one in entry.evidence)
     yield from (("note", note) for note in entry.notes)
     yield "registry", entry.place
+
+
+def _fields(values: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value)
 
 
 def _claim(claim: "Claim") -> Iterator[tuple[str, str]]:

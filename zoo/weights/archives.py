@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import NamedTuple, Protocol
 
 from ...converters.files import CHUNK
 from ...proto.errors import IntegrityError, listing
@@ -35,11 +35,19 @@ class Unpacked(NamedTuple):
     digests: dict[str, str]
 
 
+class Readable(Protocol):
+    """What has bytes to read."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` of them."""
+        ...
+
+
 class _Item(NamedTuple):
     name: str
     problem: str | None
     size: int
-    open: IO[bytes] | None
+    open: Readable | None
 
 
 def unpack(path: Path, archive: Archive, into: Path) -> list[Unpacked]:
@@ -121,7 +129,7 @@ def _write(item: _Item, path: Path) -> Unpacked:
     return Unpacked(path, item.name, size, {k: one.hexdigest() for k, one in hashes.items()})
 
 
-def _read(file: IO[bytes]) -> bytes:
+def _read(file: Readable) -> bytes:
     try:
         return file.read(CHUNK)
     except gzip.BadGzipFile as error:  # It calls itself trouble with the disk.

@@ -29,9 +29,8 @@ def resolve(url: str, registry: str = "") -> str:
         return _hugging_face(url)
     if parts.hostname == "drive.google.com" and "id" in parse_qs(parts.query):
         query = parse_qs(parts.query)
-        known = {key: query[key][0] for key in ("id", "resourcekey") if key in query}
-        known["export"] = "download"
-        return f"{DRIVE}?{urlencode(known)}"
+        known = [(key, query[key][0]) for key in ("id", "resourcekey") if key in query]
+        return f"{DRIVE}?{urlencode([*known, ('export', 'download')])}"
     if parts.scheme in ("https", "http", "file"):
         return url
     if not parts.scheme and registry:

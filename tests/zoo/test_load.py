@@ -90,6 +90,35 @@ def test_a_file_of_ours_needs_no_conversion(published: Path, tmp_path: Path, hom
     assert deeplab_zoo.load("ours").config == deeplab_zoo.load(out).config
 
 
+@pytest.mark.parametrize(
+    ("to", "layout", "convert", "filename"),
+    [
+        ("pth", "isht7", "legacy", "x.pth"),
+        ("pth", "kazuto1011", "legacy", "x.pth"),
+        ("pth", "advsemiseg", "legacy", "x.pth"),
+        ("tf-v1", "canonical", "tf", "x.ckpt"),
+    ],
+)
+def test_a_recipe_brings_every_layout_home(
+    published: Path, tmp_path: Path, to: str, layout: str, convert: str, filename: str
+) -> None:
+    direct = tmp_path / "direct.safetensors"
+    deeplab_zoo.convert_caffe(tmp_path / "net.prototxt", published, direct)
+    deeplab_zoo.export(direct, tmp_path / filename, to=to, layout=layout, mixed_numerics=True)
+    recipe = {"convert": convert, "weights": filename, "layout": layout if to == "pth" else ""}
+    register(tmp_path, recipe, {"filename": filename, "sources": [{"url": filename}]})
+    deeplab_zoo.fetch("ours", trust_on_first_use=True)
+    found, expected = deeplab_zoo.load("ours").state_dict(), deeplab_zoo.load(direct).state_dict()
+    assert {name for name in expected if not torch.equal(found[name], expected[name])} == set()
+
+
+def test_a_start_for_training_gets_a_fresh_head(published: Path, tmp_path: Path) -> None:
+    recipe = {"convert": "caffe", "weights": published.name, "reset_head": True, "num_classes": 7}
+    register(tmp_path, recipe, {"filename": published.name, "sources": [{"url": published.name}]})
+    deeplab_zoo.fetch("ours", trust_on_first_use=True)
+    assert deeplab_zoo.load("ours").config.classes == 7
+
+
 def test_a_path_that_exists_wins_and_an_unknown_name_is_guessed(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

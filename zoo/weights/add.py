@@ -15,6 +15,7 @@ from ...proto.errors import FormatError, UsageError, ZooError, listing
 from . import store
 from .download import Job, Received, download
 from .events import Listener, silent
+from .http import new_session
 from .lint import problems
 from .parse import parse, read_entries
 from .registry import load_registry
@@ -69,7 +70,8 @@ def measure(what: str, registry: Path, listen: Listener = silent) -> tuple[str, 
     root = store.cache_folder()
     url = resolve(what)
     key = f"add-{hashlib.sha256(what.encode()).hexdigest()[:32]}"
-    download(Job(what, (url,), Claim(), root, note, listen=listen), key)
+    with new_session() as session:
+        download(Job(what, (url,), Claim(), root, note, session, listen=listen), key)
     size, digest = found[0]
     return what, size, digest, f"one download by deeplab-zoo {__version__} on {today}"
 

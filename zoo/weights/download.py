@@ -19,7 +19,7 @@ import requests
 from ...converters.files import CHUNK
 from ...proto.errors import IntegrityError, NetworkError, StorageError, listing
 from .events import Event, Listener, Stop, silent
-from .http import Answer, Refused, Retry, ask, new_session
+from .http import Answer, Refused, Retry, ask
 from .schema import STRONG, Claim
 from .staging import Partial, claim
 from .store import disk, quarantine
@@ -60,9 +60,9 @@ class Job:
     claim: Claim
     root: Path
     accept: Callable[[Received], None]
+    session: requests.Session
     room: int = 1  # How many times its size it needs on the disk.
     policy: Policy = field(default_factory=Policy)
-    session: requests.Session = field(default_factory=new_session)
     listen: Listener = silent
     stop: Stop = field(default_factory=Stop)
 

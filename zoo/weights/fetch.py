@@ -26,7 +26,7 @@ PARALLEL = 4
 def fetch(
     name: str,
     *,
-    registry: Sequence[str | Path] = (),
+    registry: str | Path | Sequence[str | Path] = (),
     dest: str | Path | None = None,
     from_file: str | Path | None = None,
     offline: bool | None = None,
@@ -79,7 +79,8 @@ def fetch(
     """
     if offline is None:
         offline = os.environ.get("DEEPLAB_ZOO_OFFLINE", "0") not in ("", "0")
-    entry = load_registry(registry).find(name)
+    own = (registry,) if isinstance(registry, (str, Path)) else registry
+    entry = load_registry(own).find(name)
     options = Options(
         from_file=Path(from_file) if from_file else None,
         offline=offline,

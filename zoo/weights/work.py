@@ -22,6 +22,7 @@ from . import archives, store
 from .download import Job, Policy, Received, download
 from .events import Event, Listener, Stop
 from .guard import guarded
+from .http import new_session
 from .judge import Verdict, check_trust, judge
 from .lock import Record, add_records, lock_path, read_lock
 from .names import stem
@@ -181,23 +182,27 @@ class Work:
             claim = replace(
                 claim, size=known.size, digests={**claim.digests, "sha256": known.sha256}
             )
-        job = Job(
-            name=artifact.filename,
-            urls=urls,
-            claim=claim,
-            root=self.root,
-            accept=self._accept,
-            room=2 if artifact.archive else 1,
-            policy=options.policy,
-            listen=self.listen,
-            stop=self.stop,
-        )
         with store.disk(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            download(job, f"{key}{'-file' if options.from_file else ''}")
-        except NetworkError as error:
-            raise NetworkError(f"{error}\n{self._by_hand('get it by hand', ())}") from None
+        with new_session() as session:
+            job = Job(
+                name=artifact.filename,
+                urls=urls,
+                claim=claim,
+                root=self.root,
+                accept=self._accept,
+                session=session,
+                room=2 if artifact.archive else 1,
+                policy=options.policy,
+                listen=self.listen,
+                stop=self.stop,
+            )
+            try:
+                download(job, f"{key}{'-file' if options.from_file else ''}")
+            except NetworkError as error:
+                raise NetworkError(
+                    f"{error}\n{self._by_hand('is not to be had now', ())}"
+                ) from None
 
     def _urls(self) -> tuple[str, ...]:
         """Return the addresses to try, in order."""

@@ -143,6 +143,30 @@ def test_an_interrupt_keeps_what_has_come_and_lets_go_of_it(
     assert kept.stat().st_size > 100_000
 
 
+def test_an_interrupt_reaches_downloads_that_wait_for_their_servers(
+    site: Site, tmp_path: Path
+) -> None:
+    site.files["y.pth"] = BIG[1:]
+    site.files["x.pth"] = BIG
+    site.pace = 20
+    parts = [
+        artifact(site.url("x.pth"), body=BIG),
+        artifact(site.url("y.pth"), body=BIG[1:], filename="y.pth"),
+    ]
+    (tmp_path / "registry.yaml").write_text(text_of(described(*parts)))
+    code = "import sys; from deeplab_zoo.cli.main import main; main()"
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, "fetch", "mine", "--registry", "registry.yaml"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    while len(site.asked) < 2 or site.sent < 2 << 16:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=10)  # The servers would take longer.
+    assert running.returncode == 130, err
+    assert len([*(tmp_path / "cache" / "staging").glob("*.partial")]) == 2
+
+
 def test_what_another_machine_holds_is_left_alone_until_it_is_silent_for_long(
     tmp_path: Path,
 ) -> None:

@@ -193,6 +193,8 @@ class _Transfer:
                 job.session, url, offset=self.count, validator=known.validator, size=total,
                 pinned=job.pinned, timeout=timeout, stop=job.stop,
             ) as answer:  # fmt: skip
+                if not answer.delimited and job.claim.state == "unverified":
+                    raise Refused("it does not say how long the file is, and nothing else does")
                 if answer.start != self.count:
                     self._restart(file)
                 self.pieces += 1

@@ -106,6 +106,7 @@ def fetch_entry(entry: Entry, options: Options, listen: Listener = silent) -> Pa
         work = [Work(entry, one, options, listen, root, stop) for one in entry.artifacts]
         if all(one.is_cached() for one in work):
             return work[0].folder
+    # The last store is the user's own: what is missing comes there.
     if len(work) == 1:
         work[0].bring()
         return work[0].folder

@@ -48,7 +48,8 @@ class Answer:
     """Bytes from ``start`` on; ``total`` of the whole file, where the server says.
 
     ``read`` returns what has arrived, ``b""`` at the end, and raises `Retry`. ``validator``
-    is what If-Range may name: a strong ETag, else the date of the last change.
+    is what If-Range may name: a strong ETag, else the date of the last change. Of an answer
+    that is not ``delimited``, a broken connection looks like the end.
     """
 
     start: int
@@ -57,6 +58,7 @@ class Answer:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     validator: str = ""
+    delimited: bool = True
 
 
 def new_session() -> requests.Session:
@@ -131,7 +133,9 @@ def _answer(
         total = int(headers["Content-Range"].rpartition("/")[2])
     pending = [first] if first else []
     again = lambda: pending.pop() if pending else read()  # noqa: E731
-    return Answer(start, total, again, response.url, dict(headers), _validator(response))
+    delimited = total is not None or "chunked" in headers.get("Transfer-Encoding", "")
+    found = _validator(response)
+    return Answer(start, total, again, response.url, dict(headers), found, delimited)
 
 
 def _start(response: requests.Response, offset: int, size: int | None) -> int:

@@ -59,7 +59,7 @@ def judge(
         return Verdict("locked", f"matches the lock of {record.fetched_at}")
     for one in (claim, archive):
         if one.digests:
-            return Verdict("weak", f"matches {min(one.digests)}{_of(one, claim)}; sha256 locked")
+            return Verdict("weak", f"matches {max(one.digests)}{_of(one, claim)}; sha256 locked")
         if one.state == "prefix" and one.prefix:
             digits = len(one.prefix.hex)
             return Verdict(
@@ -82,8 +82,8 @@ def check_trust(place: str, state: str, *, locked: bool, trust: bool, recorded: 
         raise UnverifiedError(f"{place}: is not in the lock file, and --locked takes nothing else.")
     if state == "unverified" and not trust and not recorded:
         raise UnverifiedError(
-            f"{place}: nobody ever published a checksum of it, so nothing tells whether what "
-            "comes is what was meant. To trust it once, and have its sha256 recorded in "
+            f"{place}: no checksum of it is known, so nothing tells whether what comes is "
+            "what was meant. To trust it once, and have its sha256 recorded in "
             "deeplab-zoo.lock: --trust-on-first-use."
         )
 

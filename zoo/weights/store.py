@@ -101,10 +101,10 @@ def size_of(path: Path) -> int:
 def find(root: Path, owner: str, filename: str) -> Stamp | None:
     """Return the stamp of a stored file that is as it was; None for a missing or changed one."""
     stamp = read_stamp(root, owner, filename)
-    path = file_of(root, owner, filename)
-    if stamp is None or not path.exists() or identity(path) != stamp.identity:
-        return None
-    return stamp
+    with suppress(FileNotFoundError):
+        if stamp and identity(file_of(root, owner, filename)) == stamp.identity:
+            return stamp
+    return None
 
 
 def read_stamp(root: Path, owner: str, filename: str) -> Stamp | None:
@@ -166,7 +166,8 @@ def quarantine(root: Path, bad: Path) -> Path:
     kept = place / bad.name.split(".partial")[0]
     with disk(kept):
         place.mkdir(parents=True)
-        bad.replace(kept)
+        with suppress(FileNotFoundError):  # Another process was quicker.
+            bad.replace(kept)
     return kept
 
 

@@ -174,8 +174,9 @@ class Work:
                 f"{self.entry.name}: its licence ({licence.spdx} {licence.url}) must be "
                 "accepted first: read it, then --accept-license."
             )
-        if options.from_file is None and options.offline:
+        if options.offline and not (local := tuple(one for one in urls if "file:" in one[:5])):
             raise OfflineError(self._by_hand("is not here, and this is offline mode", urls))
+        urls = local if options.offline else urls
         claim = artifact.claim
         if recorded and artifact.archive is None and claim.state != "pinned":
             known = records[artifact.filename]

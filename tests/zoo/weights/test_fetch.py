@@ -13,10 +13,11 @@ from deeplab_zoo.proto.errors import (
     StorageError,
 )
 from deeplab_zoo.zoo.weights import http, sources, store
-from deeplab_zoo.zoo.weights.download import Policy
+from deeplab_zoo.zoo.weights.download import Job, Policy, Received, download
 from deeplab_zoo.zoo.weights.events import Event
+from deeplab_zoo.zoo.weights.schema import Claim
 
-from .conftest import BODY, artifact, described, digest
+from .conftest import BODY, QUICK, artifact, described, digest
 from .faulty_server import Fault, Site
 
 Fetching = Callable[..., tuple[Path, list[Event]]]
@@ -298,6 +299,33 @@ def test_offline_opens_no_connection_and_says_what_is_missing(
     assert site.asked == []
     fetching(one)
     assert kinds(fetching(one, offline=True)[1]) == ["cached"]
+
+
+def test_offline_still_takes_files_from_a_folder(tmp_path: Path, fetching: Fetching) -> None:
+    (tmp_path / "x.pth").write_bytes(BODY)
+    one = artifact("http://127.0.0.1:9/x.pth", (tmp_path / "x.pth").as_uri())
+    folder, events = fetching(described(one), offline=True)
+    assert (folder / "x.pth").read_bytes() == BODY
+    assert kinds(events) == ["start", "done"]
+
+
+def test_an_end_that_may_be_a_broken_connection_is_believed_of_known_bytes_only(
+    site: Site, fetching: Fetching, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.faults = ["no length"]
+    folder, _ = fetching(described(artifact(site.url("x.pth"))))
+    assert (folder / "x.pth").read_bytes() == BODY
+    site.faults = ["no length"]
+
+    def take(received: Received) -> None:
+        pytest.fail(f"took {received}")
+
+    with http.new_session() as session:
+        unknown = Claim(size=None)
+        monkeypatch.setattr(Job, "pinned", True)  # Else plain http would be refused already.
+        job = Job("x.pth", (site.url("x.pth"),), unknown, home, take, session, policy=QUICK)
+        with pytest.raises(NetworkError, match="does not say how long"):
+            download(job, "key")
 
 
 def test_a_file_brought_by_hand_is_checked_like_any_other(

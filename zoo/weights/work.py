@@ -175,8 +175,14 @@ class Work:
                 "accepted first: read it, then --accept-license."
             )
         if options.offline and not (local := tuple(one for one in urls if "file:" in one[:5])):
-            raise OfflineError(self._by_hand("is not here, and this is offline mode", urls))
+            raise OfflineError(
+                f"{self.entry.name}: not here (expected at "
+                f"{self.folder / next(iter(artifact.stored))}), and this is offline mode. "
+                f"{self._by_hand(urls)}"
+            )
         urls = local if options.offline else urls
+        if not urls:
+            raise NetworkError(f"{self.entry.name}: no address to fetch it from. {self._by_hand()}")
         claim = artifact.claim
         if recorded and artifact.archive is None and claim.state != "pinned":
             known = records[artifact.filename]
@@ -201,9 +207,7 @@ class Work:
             try:
                 download(job, f"{key}{'-file' if options.from_file else ''}")
             except NetworkError as error:
-                raise NetworkError(
-                    f"{error}\n{self._by_hand('is not to be had now', ())}"
-                ) from None
+                raise NetworkError(f"{error}\n{self._by_hand()}") from None
 
     def _urls(self) -> tuple[str, ...]:
         """Return the addresses to try, in order."""
@@ -221,18 +225,17 @@ class Work:
         ordered = sorted(artifact.sources, key=lambda one: one.dead is not None)
         return (*mirrors, *(resolve(one.url, self.entry.place) for one in ordered))
 
-    def _by_hand(self, what: str, urls: Sequence[str]) -> str:
-        artifact = self.artifact
+    def _by_hand(self, urls: Sequence[str] = ()) -> str:
+        """Say how a person brings the file."""
+        artifact, claim = self.artifact, self.artifact.claim
         places = [one for one in (artifact.manual, *urls) if one]
-        claim = artifact.claim
         facts = [f"{claim.size} bytes"] if claim.size else []
         facts += [f"{name} {digest}" for name, digest in claim.digests.items()]
         return (
-            f"{self.entry.name}: {artifact.filename} {what}"
+            f"Get {artifact.filename} by hand"
             + (f" from {' or '.join(places)}" if places else "")
             + (f" ({', '.join(facts)})" if facts else "")
-            + f", expected at {self.folder / next(iter(artifact.stored))}. Bring it with: "
-            f"deeplab-zoo fetch {self.entry.name} --from-file PATH"
+            + f", then: deeplab-zoo fetch {self.entry.name} --from-file PATH"
         )
 
     def _accept(self, received: Received) -> None:

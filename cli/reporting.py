@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from ..zoo.weights.events import Event, Listener
 
@@ -64,7 +64,7 @@ class _Bars:
 
     def __init__(self, progress: "Progress") -> None:
         self.progress = progress
-        self.tasks: dict[str, int] = {}
+        self.tasks: dict[str, TaskID] = {}
 
     def listen(self, event: "Event") -> None:
         detail = event.detail
@@ -78,9 +78,7 @@ class _Bars:
             self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _update(self, file: str, done: int, total: int | None) -> None:
-        from rich.progress import TaskID
-
-        self.progress.update(TaskID(self.tasks[file]), completed=done, total=total)
+        self.progress.update(self.tasks[file], completed=done, total=total)
 
 
 def describe(event: "Event") -> str | None:

@@ -132,7 +132,10 @@ def _answer(
     if start:
         total = int(headers["Content-Range"].rpartition("/")[2])
     pending = [first] if first else []
-    again = lambda: pending.pop() if pending else read()  # noqa: E731
+
+    def again() -> bytes:
+        return pending.pop() if pending else read()
+
     delimited = total is not None or "chunked" in headers.get("Transfer-Encoding", "")
     found = _validator(response)
     return Answer(start, total, again, response.url, dict(headers), found, delimited)

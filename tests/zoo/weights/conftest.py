@@ -36,8 +36,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store and lock; nothing of the user's is read or written."""
     monkeypatch.setenv("DEEPLAB_ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DEEPLAB_ZOO_LOCK", str(tmp_path / "deeplab-zoo.lock"))
-    for name in ("DEEPLAB_ZOO_REGISTRY", "DEEPLAB_ZOO_OFFLINE", "DEEPLAB_ZOO_EXTRA_ROOTS",
-                 "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):  # fmt: skip
+    for name in (
+        "DEEPLAB_ZOO_REGISTRY", "DEEPLAB_ZOO_OFFLINE", "DEEPLAB_ZOO_EXTRA_ROOTS",
+        "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy",
+        "NO_PROXY", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 Fault = str | tuple[str, Any]
@@ -144,8 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Site]:
-    """Serve in threads of this process until the block ends."""
+def serving(certificate: Path | None = None) -> Iterator[Site]:
+    """Serve in threads of this process until the block ends; with a certificate, https."""
     site = Site()
     handler = type("Handler", (_Handler,), {"site": site})
 
@@ -158,6 +160,11 @@ def serving() -> Iterator[Site]:
 
     server = Server(("127.0.0.1", 0), handler)
     site.base = f"http://127.0.0.1:{server.server_port}"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        site.base = site.base.replace("http:", "https:")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield site

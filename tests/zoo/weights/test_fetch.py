@@ -1,4 +1,6 @@
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,12 @@ from deeplab_zoo.proto.errors import (
     OfflineError,
     StorageError,
 )
-from deeplab_zoo.zoo.weights import http, sources, store
-from deeplab_zoo.zoo.weights.download import Job, Policy, Received, download
+from deeplab_zoo.zoo.weights import sources, store
+from deeplab_zoo.zoo.weights.download import Policy
 from deeplab_zoo.zoo.weights.events import Event
-from deeplab_zoo.zoo.weights.schema import Claim
 
-from .conftest import BODY, QUICK, artifact, described, digest
-from .faulty_server import Fault, Site
+from .conftest import BODY, artifact, described, digest
+from .faulty_server import Fault, Site, serving
 
 Fetching = Callable[..., tuple[Path, list[Event]]]
 
@@ -227,7 +228,6 @@ def test_a_file_that_changes_on_the_server_is_begun_afresh(site: Site, fetching:
 def test_a_full_disk_is_told_before_the_start(
     site: Site, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")
@@ -309,23 +309,10 @@ def test_offline_still_takes_files_from_a_folder(tmp_path: Path, fetching: Fetch
     assert kinds(events) == ["start", "done"]
 
 
-def test_an_end_that_may_be_a_broken_connection_is_believed_of_known_bytes_only(
-    site: Site, fetching: Fetching, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_known_bytes_need_no_length(site: Site, fetching: Fetching) -> None:
     site.faults = ["no length"]
     folder, _ = fetching(described(artifact(site.url("x.pth"))))
     assert (folder / "x.pth").read_bytes() == BODY
-    site.faults = ["no length"]
-
-    def take(received: Received) -> None:
-        pytest.fail(f"took {received}")
-
-    with http.new_session() as session:
-        unknown = Claim(size=None)
-        monkeypatch.setattr(Job, "pinned", True)  # Else plain http would be refused already.
-        job = Job("x.pth", (site.url("x.pth"),), unknown, home, take, session, policy=QUICK)
-        with pytest.raises(NetworkError, match="does not say how long"):
-            download(job, "key")
 
 
 def test_a_file_brought_by_hand_is_checked_like_any_other(
@@ -342,17 +329,71 @@ def test_a_file_brought_by_hand_is_checked_like_any_other(
     assert good.read_bytes() == BODY
 
 
-def test_an_untrusted_certificate_names_the_variables(
-    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody trusts, with its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", path, "-out", f"{path}.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_a_certificate_is_trusted_if_a_variable_names_its_authority(
+    certificate: Path, fetching: Fetching, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    import requests
+    with serving(certificate) as safe:
+        safe.files["x.pth"] = BODY
+        one = described(artifact(safe.url("x.pth"), body=None))
+        with pytest.raises(NetworkError, match="REQUESTS_CA_BUNDLE or SSL_CERT_FILE"):
+            fetching(one, trust=True)
+        monkeypatch.setenv(variable, str(certificate))
+        folder, events = fetching(one, trust=True)
+        assert (folder / "x.pth").read_bytes() == BODY
+        assert events[-1].detail["words"] == "UNVERIFIED, recorded on first use"
 
-    def refuse(*_: object, **__: object) -> None:
-        raise requests.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED")
 
-    monkeypatch.setattr(requests.Session, "get", refuse)
-    with pytest.raises(NetworkError, match="REQUESTS_CA_BUNDLE or SSL_CERT_FILE"):
-        fetching(described(artifact("https://localhost/x.pth")))
+def test_redirects_from_https_to_http_are_for_pinned_files_only(
+    site: Site, certificate: Path, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(certificate) as safe:
+        safe.faults = [("redirect", site.url("x.pth"))] * 2
+        with pytest.raises(NetworkError, match="from https to plain http"):
+            fetching(described(artifact(safe.url("x.pth"), body=None)), trust=True)
+        folder, _ = fetching(described(artifact(safe.url("x.pth"))))
+        assert (folder / "x.pth").read_bytes() == BODY
+
+
+def test_an_unpinned_file_goes_on_where_it_was_while_the_server_has_the_same(
+    certificate: Path, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(certificate) as safe:
+        safe.files["x.pth"] = BODY
+        safe.faults = [("drop", 0.5), "none", "no length"]
+        one = described(artifact(safe.url("x.pth"), body=None))
+        folder, _ = fetching(one, trust=True)
+        assert (folder / "x.pth").read_bytes() == BODY
+        assert safe.asked[1][1]["If-Range"] == '"one"'
+        with pytest.raises(NetworkError, match="does not say how long"):
+            fetching({**one, "name": "other"}, trust=True)
+
+
+def test_a_proxy_is_asked_if_the_environment_names_one(
+    site: Site, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", site.base)
+    site.files["http://nowhere.invalid/x.pth"] = BODY
+    folder, _ = fetching(described(artifact("http://nowhere.invalid/x.pth")))
+    assert (folder / "x.pth").read_bytes() == BODY
 
 
 def test_plain_http_needs_a_digest(site: Site, fetching: Fetching) -> None:
@@ -461,21 +502,10 @@ def test_several_files_come_at_once_and_an_error_in_one_ends_all(
         fetching(described(*parts))
 
 
-def test_redirects_are_followed_but_not_from_https_to_http(site: Site, fetching: Fetching) -> None:
+def test_redirects_are_followed(site: Site, fetching: Fetching) -> None:
     site.faults = [("redirect", None), ("redirect", None)]
     folder, _ = fetching(described(artifact(site.url("x.pth"))))
     assert (folder / "x.pth").read_bytes() == BODY
-
-    class Hop:
-        def __init__(self, url: str) -> None:
-            self.url = url
-            self.history: list[Hop] = []
-
-    down = Hop("http://a/x")
-    down.history = [Hop("https://a/x")]
-    with pytest.raises(http.Refused, match="from https to plain http"):
-        http._check_redirects(down, pinned=False)  # type: ignore[arg-type]
-    http._check_redirects(down, pinned=True)  # type: ignore[arg-type]
 
 
 def test_redirects_without_end_are_a_network_error(site: Site, fetching: Fetching) -> None:

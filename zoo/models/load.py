@@ -9,7 +9,6 @@ import torch
 from ...converters.export import open_weights
 from ...converters.numerics import profile
 from ...converters.weights import SUFFIXES, Weights
-from ..weights.fetch import fetch
 from .deeplab_v2 import DeepLabV2
 
 
@@ -47,7 +46,11 @@ def _path(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if isinstance(name_or_path, Path) or path.exists() or path.suffix in SUFFIXES:
         return path
-    return path if len(path.parts) > 1 else fetch(str(name_or_path), convert=True)
+    if len(path.parts) > 1:
+        return path
+    from ..weights.fetch import fetch  # Late: a file needs no network.
+
+    return fetch(str(name_or_path), convert=True)
 
 
 def build(weights: Weights) -> DeepLabV2:

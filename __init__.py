@@ -25,6 +25,7 @@ _HOME = {
     "export": ".converters.export",
     "export_onnx": ".zoo.models.onnx",
     "fold_batch_norm": ".converters.graph.fold",
+    "fetch": ".zoo.weights.fetch",
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
     "lovasz_hinge": ".zoo.losses.lovasz",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx
     from .zoo.parity.job import parity as parity
+    from .zoo.weights.fetch import fetch as fetch
 
 
 def __getattr__(name: str) -> Any:

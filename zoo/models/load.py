@@ -1,4 +1,4 @@
-"""A weights file becomes a model."""
+"""A weights file, or an entry of the registry, becomes a model."""
 
 from dataclasses import replace
 from importlib import import_module
@@ -13,7 +13,7 @@ from ...converters.export import open_weights
 from ...converters.graph.build import of_file
 from ...converters.graph.engine import Graph
 from ...converters.numerics import profile
-from ...converters.weights import Weights
+from ...converters.weights import SUFFIXES, Weights
 from ...proto.errors import UsageError
 from .deeplab_v2 import DeepLabV2
 from .largefov import LargeFOV
@@ -22,15 +22,16 @@ Native = DeepLabV2 | LargeFOV
 
 
 def load(
-    path: str | Path, *, numerics: str | None = None, evaluate_as: str | None = None
+    name_or_path: str | Path, *, numerics: str | None = None, evaluate_as: str | None = None
 ) -> Native | Graph:
     """Load a converted model, in eval mode, on the CPU.
 
     Parameters
     ----------
-    path
-        ``.safetensors``, ``.pth`` (in any layout that `export` writes), or an archive; or a
-        graph's ``.safetensors``.
+    name_or_path
+        ``.safetensors`` (a graph's too), ``.pth`` (in any layout that `export` writes), or an
+        archive; else the name of an entry, which is fetched, verified and converted if it was
+        not before.
     numerics
         The profile of a file that does not record one; of a file that does, it must be the
         same.
@@ -44,7 +45,19 @@ def load(
         With ``model.numerics`` and ``model.config`` as the file says; or a `Graph`.
 
     """
-    return open_model(Path(path), numerics=numerics, evaluate_as=evaluate_as)[0]
+    return open_model(_path(name_or_path), numerics=numerics, evaluate_as=evaluate_as)[0]
+
+
+def _path(name_or_path: str | Path) -> Path:
+    """Tell a file from a name: what exists is a file, and so is what has a folder or suffix."""
+    path = Path(name_or_path)
+    if isinstance(name_or_path, Path) or path.exists() or path.suffix in SUFFIXES:
+        return path
+    if len(path.parts) > 1:
+        return path
+    from ..weights.fetch import fetch  # Late: a file needs no network.
+
+    return fetch(str(name_or_path), convert=True)
 
 
 def open_model(

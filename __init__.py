@@ -12,6 +12,9 @@ __version__ = "0.1.0"
 _HOME = {
     "DeepLabV2": ".zoo.models.deeplab_v2",
     "DeepLabV2Config": ".converters.deeplab_v2",
+    "DenseCRF": ".zoo.crf.dense",
+    "DenseCRFLoss": ".zoo.losses.densecrf",
+    "PermutohedralLattice": ".zoo.lattice.permutohedral",
     "ZooError": ".proto.errors",
     "compare": ".converters.compare",
     "convert_caffe": ".converters.convert",
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from .converters.graph.build import load_caffe as load_caffe
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
+    from .zoo.crf.dense import DenseCRF as DenseCRF
+    from .zoo.lattice.permutohedral import PermutohedralLattice as PermutohedralLattice
+    from .zoo.losses.densecrf import DenseCRFLoss as DenseCRFLoss
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..lattice.kernels import add_rows, compiled
+from ..lattice.kernels import compiled
 
 _LOG2E = np.float32(1.44269504)
 _LN2_HIGH = np.float32(0.693359375)
@@ -33,7 +33,10 @@ def update(rows, vertices, weights, start, q, first, last):  # type: ignore[no-u
     for pixel in range(first, last):
         value = q[pixel]
         value[:] = start[pixel]
-        add_rows(value, rows, vertices[pixel], weights[pixel])
+        for corner in range(vertices.shape[1]):
+            weight, row = weights[pixel, corner], rows[np.uint32(vertices[pixel, corner])]
+            for label in range(value.shape[0]):
+                value[label] += weight * row[label]
         highest = value[0]
         for label in range(value.shape[0]):
             highest = max(highest, value[label])

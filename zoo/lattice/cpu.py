@@ -42,31 +42,28 @@ def build(
     # In one piece for the batch, because numpy asks for huge pages from 4 MiB on: the faults of
     # small pages would take a third of the time.
     keys = np.empty((batch, d + 1, pixels), np.int64)
-    vertices, pixels_of = np.empty((2, batch, pixels, d + 1), np.int32)
-    weights, shares = np.empty((2, batch, pixels, d + 1), kind)
+    vertices = np.empty((batch, pixels, d + 1), np.int32)
+    weights = np.empty((batch, pixels, d + 1), kind)
+    nearby = np.empty((batch, pixels * (d + 1)), np.int32)
+    shares = np.empty((batch, pixels * (d + 1)), kind)
     points = features.contiguous().numpy()
-    images = list(
-        zip(
-            points,
-            keys,
-            vertices,
-            weights,
-            pixels_of.reshape(batch, -1),
-            shares.reshape(batch, -1),
-            strict=True,
+
+    def build_image(i: int) -> ImageLattice:
+        return _build_image(
+            points[i], strides, keys[i], vertices[i], weights[i], nearby[i], shares[i]
         )
-    )
-    return tuple(each_image(lambda image: _build_image(*image, strides), images))
+
+    return tuple(each_image(build_image, range(batch)))
 
 
 def _build_image(
     points: Array,
+    strides: NDArray[np.int64],
     keys: Array,
     vertices: Array,
     weights: Array,
-    pixels: Array,
+    nearby: Array,
     shares: Array,
-    strides: NDArray[np.int64],
 ) -> ImageLattice:
     count, d = points.shape
     scale = geometry.scale(d)
@@ -77,19 +74,20 @@ def _build_image(
     first = np.cumsum([0, *(len(names) for _, names in tables)])
     vertices += first[:-1].astype(np.int32)
 
+    steps = strides[: d + 1] - strides[d + 1]  # each lowers the remainder by one
+
     def line_up(axis: int) -> tuple[Array, Array]:
         following = np.empty(first[-1], np.int32)
-        step = strides[axis] - strides[d + 1]  # which lowers the remainder by one
         for i, (_, names) in enumerate(tables):
             part = following[first[i] : first[i + 1]]
-            kernels.follow(names, step, tables[i - 1][0], first[i - 1 if i else d], part)
+            kernels.follow(names, steps[axis], tables[i - 1][0], first[i - 1 if i else d], part)
         order, starts = kernels.chain(following)
         return order, starts
 
     chains = each(line_up, range(d + 1))
     gain = weights.dtype.type(geometry.gain(d))
-    starts = kernels.transpose(vertices, weights, gain, int(first[-1]), pixels, shares)
-    return ImageLattice(vertices, weights, starts, pixels, shares, tuple(chains))
+    starts = kernels.transpose(vertices, weights, gain, int(first[-1]), nearby, shares)
+    return ImageLattice(vertices, weights, starts, nearby, shares, tuple(chains))
 
 
 def apply(images: tuple[ImageLattice, ...], values: Tensor, order: Order) -> Tensor:

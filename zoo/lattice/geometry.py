@@ -30,7 +30,8 @@ def scale(d: int) -> NDArray[np.float64]:
     (section 3.2); the factors make that one.
     """
     i = np.arange(1, d + 1)
-    return (d + 1) * math.sqrt(2 / 3) / np.sqrt(i * (i + 1))
+    factors: NDArray[np.float64] = (d + 1) * math.sqrt(2 / 3) / np.sqrt(i * (i + 1))
+    return factors
 
 
 def gain(d: int) -> float:
@@ -40,8 +41,10 @@ def gain(d: int) -> float:
 
 def lift(d: int) -> NDArray[np.float64]:
     """Return the matrix (d + 1, d) from features to lifted coordinates."""
-    rows = np.triu(np.ones((d + 1, d))) - np.diag(np.arange(1.0, d + 1), -1)[:, :d]
-    return rows * scale(d)
+    rows: NDArray[np.float64] = np.triu(np.ones((d + 1, d)))
+    rows -= np.diag(np.arange(1.0, d + 1), -1)[:, :d]
+    rows *= scale(d)
+    return rows
 
 
 def strides(

@@ -189,37 +189,33 @@ def transpose(vertices, weights, gain, count, pixels, shares):  # type: ignore[n
 
 
 @compiled(fastmath={"contract"})
-def add_rows(value, rows, numbers, weights):  # type: ignore[no-untyped-def]
-    """Add to a value the weighted sum of some rows, three at a time to store it less often."""
-    count = numbers.shape[0]
-    for i in range(0, count - 2, 3):
-        a, b, c = weights[i], weights[i + 1], weights[i + 2]
-        x = rows[np.uint32(numbers[i])]
-        y = rows[np.uint32(numbers[i + 1])]
-        z = rows[np.uint32(numbers[i + 2])]
-        for channel in range(value.shape[0]):
-            value[channel] += a * x[channel] + b * y[channel] + c * z[channel]
-    for i in range(count - count % 3, count):
-        a, x = weights[i], rows[np.uint32(numbers[i])]
-        for channel in range(value.shape[0]):
-            value[channel] += a * x[channel]
-
-
-@compiled()
 def splat(rows, starts, pixels, shares, values, first, last):  # type: ignore[no-untyped-def]
-    """Sum at every vertex the weighted values of its pixels."""
+    """Sum at every vertex the weighted values of its pixels, by twos to store them less often."""
     for vertex in range(first, last):
-        start, end = starts[vertex], starts[vertex + 1]
-        rows[vertex] = 0
-        add_rows(rows[vertex], values, pixels[start:end], shares[start:end])
+        row = rows[vertex]
+        row[:] = 0
+        end = starts[vertex + 1]
+        for entry in range(starts[vertex], end - 1, 2):
+            a, b = shares[entry], shares[entry + 1]
+            x, y = values[np.uint32(pixels[entry])], values[np.uint32(pixels[entry + 1])]
+            for channel in range(row.shape[0]):
+                row[channel] += a * x[channel] + b * y[channel]
+        if (end - starts[vertex]) % 2:
+            a, x = shares[end - 1], values[np.uint32(pixels[end - 1])]
+            for channel in range(row.shape[0]):
+                row[channel] += a * x[channel]
 
 
-@compiled()
+@compiled(fastmath={"contract"})
 def gather(rows, vertices, weights, values, first, last):  # type: ignore[no-untyped-def]
     """Interpolate at every pixel between the rows of its vertices."""
     for pixel in range(first, last):
-        values[pixel] = 0
-        add_rows(values[pixel], rows, vertices[pixel], weights[pixel])
+        value = values[pixel]
+        value[:] = 0
+        for corner in range(vertices.shape[1]):
+            weight, row = weights[pixel, corner], rows[np.uint32(vertices[pixel, corner])]
+            for channel in range(value.shape[0]):
+                value[channel] += weight * row[channel]
 
 
 @compiled(fastmath={"contract"})

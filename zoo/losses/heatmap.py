@@ -14,10 +14,11 @@ def gradient_maps(loss: Callable[[Tensor], Tensor], segmentations: Tensor) -> Te
     """
     leaf = segmentations.detach().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(loss(leaf), leaf)
-    return gradient
+        gradients = torch.autograd.grad(loss(leaf), leaf)
+    return gradients[0]
 
 
 def gradient_heatmap(loss: Callable[[Tensor], Tensor], segmentations: Tensor) -> Tensor:
     """Return the length of each pixel's gradient over the classes, (batch, height, width)."""
-    return torch.linalg.vector_norm(gradient_maps(loss, segmentations), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(gradient_maps(loss, segmentations), dim=1)
+    return lengths

@@ -4,12 +4,13 @@ Tang, Perazzi, Djelouah, Ben Ayed, Schroers, Boykov 2018, "On Regularized Losses
 Weakly-supervised CNN Segmentation".
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ...proto.errors import UsageError
 from ..lattice.features import bilateral_features
@@ -94,14 +95,14 @@ class DenseCRFLoss(nn.Module):
             deterministic=self.deterministic,
         )
         inside = (probabilities * regions).flatten(2).transpose(1, 2)
-        near = self._filtered(lattice, inside.detach(), regions.flatten(2).transpose(1, 2))
+        near = partial(self._near, lattice, regions.flatten(2).transpose(1, 2))
         energy: Tensor = _Energy.apply(inside, near)  # type: ignore[no-untyped-call]
         if not energy.detach().isfinite():
             raise UsageError(_not_finite("segmentations", segmentations))
         return -self.weight / len(images) * energy
 
-    def _filtered(self, lattice: PermutohedralLattice, inside: Tensor, region: Tensor) -> Tensor:
-        """Return the half of the energy's gradient, by the filter A or D A."""
+    def _near(self, lattice: PermutohedralLattice, region: Tensor, inside: Tensor) -> Tensor:
+        """Return half of the gradient of the energy ``S' A S``, or ``S' D A S``."""
         if self.normalisation == "none":
             whole = self.gradient == "true"
             return lattice.symmetric(inside) if whole else lattice.filter(inside)
@@ -120,18 +121,20 @@ class DenseCRFLoss(nn.Module):
 
 
 class _Energy(torch.autograd.Function):
-    """``S' near``, where near is linear in S: by its symmetric part, the gradient is 2 near."""
+    """``S' near(S)``, whose gradient is 2 near(S): kept from the forward."""
 
     @staticmethod
-    def forward(ctx: Any, inside: Tensor, near: Tensor) -> Tensor:
-        ctx.save_for_backward(near)
-        return (inside * near).sum()
+    def forward(ctx: Any, inside: Tensor, near: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.near, result = near, near(inside)
+        ctx.save_for_backward(inside, result)
+        return (inside * result).sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        (near,) = ctx.saved_tensors
-        return 2 * gradients[0] * near, None
+        inside, result = ctx.saved_tensors
+        if torch.is_grad_enabled():  # A second derivative is wanted, through the filter.
+            result = ctx.near(inside)
+        return 2 * gradients[0] * result, None
 
 
 def rois_from_labels(labels: Tensor, padding: int = 254) -> Tensor:

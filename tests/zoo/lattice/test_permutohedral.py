@@ -3,15 +3,17 @@
 import math
 import os
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from deeplab_zoo import PermutohedralLattice
 from deeplab_zoo.proto.errors import UsageError
 from deeplab_zoo.zoo.lattice import geometry
 from deeplab_zoo.zoo.lattice.features import bilateral_features, position_features
-from torch import Tensor
 
 BACKENDS = ("numba", "torch")
 METHODS = ("filter", "adjoint", "symmetric")
@@ -113,15 +115,16 @@ def test_a_photo_in_float32_is_filtered_to_1e5_of_the_written_out_algorithm() ->
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
 def test_the_error_against_the_gaussian_is_the_algorithms_own(
-    d: int, capsys: pytest.CaptureFixture[str]
+    d: int, record_property: Callable[[str, object], None]
 ) -> None:
     features, values = points(1, 300, d, spread=1.0), signal(1, 300, 2).abs()
     gaussian = PermutohedralLattice(features, backend="exact").filter(values)
     found = PermutohedralLattice(features).filter(values)
     gain = float((found * gaussian).sum() / gaussian.square().sum())
     error, shape = relative(found, gaussian), relative(found / gain, gaussian)
-    with capsys.disabled():
-        print(f"\nd = {d}: relative error {error:.3f}, gain {gain:.3f}, without it {shape:.3f}")
+    record_property(
+        "measured", f"d = {d}: relative error {error:.3f}, gain {gain:.3f}, without it {shape:.3f}"
+    )
     assert error == pytest.approx(relative(written_out(features[0], values[0])[None], gaussian))
     # At full density the shape is a Gaussian's to a few per cent; the gain falls with d.
     assert shape < 0.12

@@ -12,6 +12,8 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_WORTHWHILE = 2048  # rows: handing over fewer takes longer than the work
+
 _here = threading.local()
 
 
@@ -51,6 +53,7 @@ def each_image(function: Callable[[Item], Result], images: Sequence[Item]) -> li
 
 def spread(function: Callable[[int, int], object], count: int) -> None:
     """Call with the bounds of ranges that together cover ``count``."""
-    parts = 1 if getattr(_here, "busy", False) else min(4 * torch.get_num_threads(), count)
-    bounds = [count * part // max(parts, 1) for part in range(parts + 1)]
+    busy = getattr(_here, "busy", False)
+    parts = 1 if busy else min(2 * torch.get_num_threads(), 1 + count // _WORTHWHILE)
+    bounds = [count * part // parts for part in range(parts + 1)]
     each(lambda part: function(bounds[part], bounds[part + 1]), range(parts))

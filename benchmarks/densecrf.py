@@ -6,7 +6,7 @@ the lattice filter with its construction, beside rloss's C++ filter where its ex
 beside pydensecrf2 where it is installed; the loss with both gradients; the lattice's error
 against the Gaussian. With a GPU, its times stand beside ``torch.sort`` of the lattice's keys.
 
-    OMP_NUM_THREADS=2 python benchmarks/densecrf.py [--rounds 7] [--threads 2] [--images photo.jpg ...]
+    OMP_NUM_THREADS=2 python benchmarks/densecrf.py [--rounds 7] [--images photo.jpg ...]
 """
 
 import argparse
@@ -187,9 +187,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} threads"
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}, {name}"
-    )
+    print(f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}")
+    print(name)
     images = list(photos(options.images))
     errors(images)
     lattice_filter(images, options.rounds, device)

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from ..lattice.cpu import Array, ImageLattice, blur, splat
+from ..lattice.kernels import gather
 from ..lattice.threads import each_image, spread
-from .kernels import update
+from .kernels import lower, normalise
 from .pairwise import Pairwise
+
+_TILE = 4096  # pixels, which stay in a core's cache from gather to normalise
 
 
 def fused(unary: Tensor, terms: list[Pairwise], iterations: int) -> Tensor:
@@ -30,11 +33,20 @@ def _infer(lattice: ImageLattice, unary: Tensor, q: Array, iterations: int) -> N
     start = (-unary).contiguous()
     q[:] = start.softmax(1).numpy()
     rows = np.empty((len(lattice.starts) - 1, q.shape[1]), np.float32)
-    step = partial(update, rows, lattice.vertices, lattice.weights, start.numpy(), q)
+    receive = partial(gather, rows, lattice.vertices, lattice.weights, q)
+
+    def update(first: int, last: int) -> None:
+        for tile in range(first, last, _TILE):
+            end = min(tile + _TILE, last)
+            receive(tile, end)
+            lower(start.numpy(), q, tile, end)
+            np.exp(q[tile:end], out=q[tile:end])
+            normalise(q, tile, end)
+
     for _ in range(iterations):
         splat(lattice, q, rows)
         blur(rows, lattice.chains)
-        spread(step, len(q))
+        spread(update, len(q))
 
 
 def _side_by_side(terms: list[Pairwise], image: int) -> ImageLattice:

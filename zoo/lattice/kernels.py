@@ -224,14 +224,22 @@ def blur(rows, order, starts, first, last):  # type: ignore[no-untyped-def]
     before = np.empty(rows.shape[1], rows.dtype)
     half = rows.dtype.type(0.5)
     for line in range(first, last):
-        before[:] = 0
-        row = rows[np.uint32(order[starts[line]])]
-        for place in range(starts[line] + 1, starts[line + 1]):
-            after = rows[np.uint32(order[place])]
+        start, end = starts[line], starts[line + 1]
+        row, after = rows[np.uint32(order[start])], rows[np.uint32(order[start + 1])]
+        if end - start == 2:  # as most are where the lattice is sparse
+            for channel in range(row.shape[0]):
+                x, y = row[channel], after[channel]
+                row[channel] = x + half * y
+                after[channel] = y + half * x
+            continue
+        for channel in range(row.shape[0]):
+            before[channel] = row[channel]
+            row[channel] += half * after[channel]
+        for place in range(start + 2, end):
+            row, after = after, rows[np.uint32(order[place])]
             for channel in range(row.shape[0]):
                 old = row[channel]
                 row[channel] = old + half * (before[channel] + after[channel])
                 before[channel] = old
-            row = after
         for channel in range(row.shape[0]):
-            row[channel] += half * before[channel]
+            after[channel] += half * before[channel]

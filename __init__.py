@@ -16,6 +16,9 @@ _HOME = {
     "LargeFOVConfig": ".converters.largefov",
     "LovaszHingeLoss": ".zoo.losses.lovasz",
     "LovaszSoftmaxLoss": ".zoo.losses.lovasz",
+    "DenseCRF": ".zoo.crf.dense",
+    "DenseCRFLoss": ".zoo.losses.densecrf",
+    "PermutohedralLattice": ".zoo.lattice.permutohedral",
     "ZooError": ".proto.errors",
     "compare": ".converters.compare",
     "convert_caffe": ".converters.convert",
@@ -50,7 +53,10 @@ if TYPE_CHECKING:
     from .converters.largefov import LargeFOVConfig as LargeFOVConfig
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
+    from .zoo.crf.dense import DenseCRF as DenseCRF
     from .zoo.data.layouts import open_dataset as open_dataset
+    from .zoo.lattice.permutohedral import PermutohedralLattice as PermutohedralLattice
+    from .zoo.losses.densecrf import DenseCRFLoss as DenseCRFLoss
     from .zoo.losses.lovasz import LovaszHingeLoss as LovaszHingeLoss
     from .zoo.losses.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
     from .zoo.losses.lovasz import lovasz_hinge as lovasz_hinge

@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
 from typing import Any
+
+from ..proto.errors import UsageError
 
 
 def size(count: int) -> str:
@@ -30,3 +33,11 @@ def _strict(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_strict(one) for one in value]
     return value
+
+
+def sides(text: str) -> tuple[int, int]:
+    """Read ``--size``: height and width."""
+    found = re.fullmatch(r"\s*(\d+)\s*[,x]\s*(\d+)\s*", text)
+    if found is None:
+        raise UsageError(f"--size {text}: expected height and width, such as 321,481.")
+    return int(found[1]), int(found[2])

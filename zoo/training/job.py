@@ -16,6 +16,7 @@ from ...converters.files import folder_for, replacing, sha256
 from ...converters.weights import Weights
 from ...proto.errors import UsageError, listing
 from ..data.loader import loader
+from ..models.load import path_of
 from . import checkpoints
 from .checkpoints import Saved
 from .config import TrainConfig, differences, from_mapping, to_yaml
@@ -69,7 +70,7 @@ def finetune(
     Parameters
     ----------
     weights
-        Where training starts: ``.safetensors``, ``.pth`` or an archive.
+        Where training starts: ``.safetensors``, ``.pth``, an archive, or a registry's name.
     config
         Everything else that matters.
     output
@@ -93,12 +94,13 @@ def finetune(
     engine = make_engine(config)
     first = engine.global_rank == 0
     show = show if first else lambda _: None
-    given = open_weights(weights, numerics=numerics)
+    path = path_of(weights)
+    given = open_weights(path, numerics=numerics)
     train, val = opened(config)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
     data = prepared(config, engine.broadcast(scanned(config, train, val) if first else None))
     start, told = fitted(given, config, data.names)
-    start = replace(start, origin=_origin(Path(weights)))
+    start = replace(start, origin=_origin(path))
     for note in (*data.notes, told):
         if note:
             show(note)

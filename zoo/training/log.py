@@ -141,9 +141,7 @@ def _clock(seconds: float) -> str:
 
 
 def _bar(steps: int, start: int) -> Any:
-    """Return a progress bar on the standard error, or None where rich is not installed."""
-    if importlib.util.find_spec("rich") is None:
-        return None
+    """Return a progress bar on the standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining

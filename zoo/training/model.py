@@ -4,21 +4,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...converters.deeplab_v2 import parameters
+from ...converters import families
+from ...converters.deeplab_v2 import DeepLabV2Config
 from ...converters.naming.deeplab_v2 import HEAD
+from ...converters.native import fresh_head
 from ...converters.weights import Weights
 from ...proto.errors import MismatchError
 from ..models.deeplab_v2 import DeepLabV2
-from ..models.load import build
+from ..models.load import Native, build
 from .config import TrainConfig
 
 MSC_SCALES = (1.0, 0.75, 0.5)  # The authors' train.prototxt.
-HEAD_STD = 0.01  # Its filler of the last layer.
 
 
 def fitted(weights: Weights, config: TrainConfig, names: tuple[str, ...]) -> tuple[Weights, str]:
@@ -33,11 +33,7 @@ def fitted(weights: Weights, config: TrainConfig, names: tuple[str, ...]) -> tup
         The head's classes are not the dataset's.
 
     """
-    scales: tuple[float, ...] = (1.0,)
-    if config.msc:
-        held = weights.config.scales
-        scales = config.scales or (held if len(held) > 1 else MSC_SCALES)
-    weights = replace(weights, config=replace(weights.config, scales=scales))
+    weights = _scaled(weights, config)
     found = weights.config.classes
     wanted = config.num_classes or (found if config.binary and found == 1 else len(names))
     if wanted == found and not config.reset_head:
@@ -52,24 +48,27 @@ def fitted(weights: Weights, config: TrainConfig, names: tuple[str, ...]) -> tup
             f"num_classes: {wanted}, the dataset has {len(names)} classes"
             + (", or 1 with --binary." if config.binary else ".")
         )
-    sizes = replace(weights.config, classes=wanted)
-    random = np.random.Generator(np.random.PCG64(config.seed))
-    state = dict(weights.state)
-    drawn = []
-    for name, shape in parameters(sizes).items():
-        if name.startswith(HEAD):
-            weight = name.endswith(".weight")
-            values = random.normal(0, HEAD_STD, shape) if weight else np.zeros(shape)
-            state[name] = values.astype(np.float32)
-            drawn.append(name)
-    told = (
-        f"drew a new head of {wanted} classes (it had {found}): {len(drawn)} tensors, normal with "
-        f"a deviation of {HEAD_STD}, biases zero"
-    )
-    return replace(weights, config=sizes, state=state), told
+    family = families.of_config(weights.config)
+    sizes = family.config.from_json({**weights.config.to_json(), "classes": wanted})
+    head = fresh_head(family, sizes, config.seed)
+    told = f"drew a new head of {wanted} classes (it had {found}): {', '.join(head)}"
+    return replace(weights, config=sizes, state={**weights.state, **head}), told
 
 
-def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> DeepLabV2:
+def _scaled(weights: Weights, config: TrainConfig) -> Weights:
+    """Give weights one scale, or several for ``msc``."""
+    held = weights.config
+    if not isinstance(held, DeepLabV2Config):
+        if config.msc:
+            raise MismatchError("msc: DeepLab v2 has several scales, these weights are another's.")
+        return weights
+    scales: tuple[float, ...] = (1.0,)
+    if config.msc:
+        scales = config.scales or (held.scales if len(held.scales) > 1 else MSC_SCALES)
+    return replace(weights, config=replace(held, scales=scales))
+
+
+def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> Native:
     """Build a net in train mode, with what stays fixed fixed."""
     model = build(weights)
     if config.batch_norm == "sync" and world > 1:
@@ -87,7 +86,7 @@ def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> DeepLab
     return train_mode(model, config)
 
 
-def train_mode(model: DeepLabV2, config: TrainConfig) -> DeepLabV2:
+def train_mode(model: Native, config: TrainConfig) -> Native:
     """Put a net in train mode, but BatchNorm whose statistics do not move."""
     model.train()
     if config.batch_norm == "frozen" or config.train_last:
@@ -102,7 +101,9 @@ def norms(model: nn.Module) -> Iterator[nn.Module]:
     return (module for module in model.modules() if isinstance(module, kinds))
 
 
-def _blocks(model: DeepLabV2) -> Iterator[nn.Module]:
+def _blocks(model: Native) -> Iterator[nn.Module]:
+    if not isinstance(model, DeepLabV2):
+        return  # A VGG's stages are few and not worth it.
     body = model.backbone
     for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
         yield from stage.children()

@@ -6,14 +6,13 @@ such that their mean, which DistributedDataParallel takes, is the gradient of th
 
 import math
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...converters.numerics import Numerics
-from ...proto.errors import MissingDependencyError, UsageError
+from ...proto.errors import UsageError
 from ..data.legend import VOID
 from ..data.loader import Batch, region
 from ..losses.criterion import Criterion
@@ -172,16 +171,11 @@ def make_objective(
 
 
 def _densecrf(config: TrainConfig) -> nn.Module:
-    try:
-        from ..losses import densecrf
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"regularizer densecrf: cannot be imported ({error})."
-        ) from None
-    loss: nn.Module = densecrf.DenseCRFLoss(
+    from ..losses.densecrf import DenseCRFLoss  # Late: it compiles.
+
+    return DenseCRFLoss(
         config.crf_weight, config.crf_sigma_rgb, config.crf_sigma_xy, config.crf_scale
     )
-    return loss
 
 
 def class_weights(text: str, pixels: Sequence[int]) -> list[float] | None:

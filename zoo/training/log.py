@@ -2,10 +2,11 @@
 
 import csv
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import torch
@@ -157,9 +158,8 @@ def _bar(steps: int, start: int) -> Any:
 def _board(folder: Path, start: int) -> Any:
     if importlib.util.find_spec("tensorboard") is None:
         return None
-    from tensorboard import compat
-
-    compat.notf = True  # Its switch: else TensorFlow is imported wherever it is installed.
+    # TensorBoard's switch: else it imports TensorFlow wherever that is installed.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=start)

@@ -107,7 +107,7 @@ def finetune(
     with _output(folder, config, first=first):
         run = _run(config, engine, start, data, saved)
         with Log(
-            folder, config.steps, run.step, show, bar=bar and first,
+            folder, run.objective.names, config.steps, run.step, show, bar=bar and first,
             tensorboard=config.tensorboard and first,
         ) as log:  # fmt: skip
             return _trained(run, data, start, folder, log, first=first)

@@ -25,6 +25,8 @@ class Log:
     folder
         Of the run; ``log.csv`` is continued from ``start``, later rows are dropped: a run that
         was cut off writes them again.
+    terms
+        Names of the loss's terms.
     steps, start
         Updates in all, and those already done.
     show
@@ -37,26 +39,34 @@ class Log:
     """
 
     def __init__(
-        self, folder: Path, steps: int, start: int, show: Print, *, bar: bool, tensorboard: bool
+        self,
+        folder: Path,
+        terms: Sequence[str],
+        steps: int,
+        start: int,
+        show: Print,
+        *,
+        bar: bool,
+        tensorboard: bool,
     ) -> None:
         self.path = folder / "log.csv"
         self.steps, self.show = steps, show
         self.began, self.start = time.monotonic(), start
-        self.columns: list[str] = []
+        parts = terms if len(terms) > 1 else ()
+        self.columns = ["step", "loss", *parts, "lr", "images_per_second", "miou"]
         self._cut(start)
         self.bar = _bar(steps, start) if bar else None
         self.board = _board(folder / "tensorboard", start) if tensorboard else None
 
     def _cut(self, start: int) -> None:
         """Drop rows of updates that will come again."""
-        if not self.path.exists():
-            return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-        self.columns = rows[0] if rows else []
-        kept = [one for one in rows[1:] if one and one[0].isdigit() and int(one[0]) <= start]
+        rows: list[list[str]] = []
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [one for one in csv.reader(file) if one and one[0].isdigit()]
+        kept = [one for one in rows if int(one[0]) <= start]
         with self.path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([self.columns, *kept] if self.columns else [])
+            csv.writer(file).writerows([self.columns, *kept])
 
     def __enter__(self) -> "Log":
         """Draw the bar."""
@@ -78,7 +88,7 @@ class Log:
         """Tell of an update: its loss and the terms of it, the rate, images per second."""
         loss = sum(terms.values())
         numbers = {"loss": loss, **({} if len(terms) == 1 else terms), "lr": rate}
-        self._row({"step": step, **numbers, "images_per_second": round(speed, 2), "miou": ""})
+        self._row({"step": step, **numbers, "images_per_second": round(speed, 2)})
         parts = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         text = f"{parts} {speed:.1f} img/s"
         if self.bar is not None:
@@ -93,7 +103,7 @@ class Log:
 
     def score(self, step: int, miou: float, per_class: Mapping[str, float]) -> None:
         """Tell of a validation."""
-        self._row({**dict.fromkeys(self.columns, ""), "step": step, "miou": f"{miou:.6f}"})
+        self._row({"step": step, "miou": f"{miou:.6f}"})
         self.say(f"step {step}: mIoU {miou:.4f}")
         if self.board is not None:
             self.board.add_scalar("val/miou", miou, step)
@@ -113,13 +123,8 @@ class Log:
             self.board.add_image(f"val/{name}", picture, step)
 
     def _row(self, row: Mapping[str, object]) -> None:
-        self.columns = self.columns or list(row)
-        new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+            csv.DictWriter(file, self.columns, restval="").writerow(row)
 
 
 def panel(

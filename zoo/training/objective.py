@@ -72,6 +72,11 @@ class Objective(nn.Module):
         mean = torch.tensor(numerics.mean).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
 
+    @property
+    def names(self) -> list[str]:
+        """The terms' names, in their order."""
+        return [*self.criterion.losses, *(["densecrf"] if self.regularizer is not None else [])]
+
     def forward(self, outputs: Tensor | Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Return the terms, each the sum over the outputs."""
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs

@@ -29,12 +29,12 @@ def write_shapes(
 
 
 def _drawn(size: tuple[int, int], random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one of each shape: RGB uint8 (height, width, 3) and ids (height, width)."""
+    """Draw two of the three shapes: RGB uint8 (height, width, 3) and ids (height, width)."""
     height, width = size
     y, x = np.mgrid[:height, :width]
     label = np.zeros(size, np.uint8)
     reach = min(size)
-    for shape in random.permutation(np.arange(1, len(NAMES))):
+    for shape in random.permutation(np.arange(1, len(NAMES)))[:2]:
         row, column = random.integers(height), random.integers(width)
         radius = random.uniform(0.15, 0.3) * reach
         across, down = np.abs(x - column), np.abs(y - row)

@@ -55,7 +55,10 @@ def test_a_run_leaves_weights_that_load_its_config_and_its_log(
 def test_training_lowers_the_loss_and_raises_the_miou(
     weights: Path, config: Make, tmp_path: Path
 ) -> None:
-    way = config(loss="ce+lovasz", steps=60, lr=5e-3, val_start=True, save_every=100, seed=3)
+    way = config(
+        loss="ce+lovasz", steps=40, batch_size=4, lr=1e-2, solver="adamw", groups="flat",
+        batch_norm="trained", val_start=True, save_every=100,
+    )  # fmt: skip
     finetune(weights, way, tmp_path / "run")
     told = rows(tmp_path / "run")
     scores = [float(row["miou"]) for row in told if row["miou"]]
@@ -134,7 +137,6 @@ def test_kill_minus_nine_at_random_steps_changes_no_bit(
     assert [row["loss"] for row in told] == [row["loss"] for row in again]
     kept = sorted(path.name for path in (tmp_path / "cut").glob("step-*.pt"))
     assert kept == ["step-00000028.pt", "step-00000030.pt"]
-    assert not list((tmp_path / "cut").glob(".step*.part")) or True
 
 
 def test_sigterm_saves_and_exits(weights: Path, shapes: Path, tmp_path: Path) -> None:

@@ -205,18 +205,14 @@ def test_another_number_of_classes_is_refused_unless_the_head_is_reset(
     with pytest.raises(MismatchError, match=r"a head of 4 classes, the dataset has 5.*reset-head"):
         finetune(weights, config(**way), tmp_path / "refused")
     said: list[str] = []
-    result = finetune(
-        weights, config(**way, reset_head=True), tmp_path / "reset", show=said.append
-    )
+    result = finetune(weights, config(**way, reset_head=True), tmp_path / "reset", show=said.append)
     assert result.path is not None
     assert deeplab_zoo.load(result.path).config.classes == 5
     assert any("drew a new head of 5 classes" in line for line in said)
     assert shapes.is_dir()
 
 
-def test_train_last_moves_the_last_layer_only(
-    weights: Path, config: Make, tmp_path: Path
-) -> None:
+def test_train_last_moves_the_last_layer_only(weights: Path, config: Make, tmp_path: Path) -> None:
     finetune(weights, config(train_last=True, batch_norm="trained", steps=2), tmp_path / "run")
     before = weights_file.read(weights).state
     after = weights_file.read(tmp_path / "run" / "model.safetensors").state
@@ -312,6 +308,9 @@ def test_bad_samples_are_named_or_left_out_and_counted(
         finetune(weights, way, tmp_path / "refused")
     said: list[str] = []
     finetune(
-        weights, config(data=str(folder), steps=1, skip_bad=True), tmp_path / "run", show=said.append
+        weights,
+        config(data=str(folder), steps=1, skip_bad=True),
+        tmp_path / "run",
+        show=said.append,
     )
     assert any("left out 2 bad samples" in line for line in said)

@@ -1,0 +1,77 @@
+"""What a config takes, refuses and says."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deeplab_zoo.proto.errors import FormatError, UsageError
+from deeplab_zoo.zoo.training.config import (
+    KEYS,
+    TrainConfig,
+    differences,
+    from_mapping,
+    read_yaml,
+    recipe,
+    to_yaml,
+)
+
+
+def test_unknown_keys_are_refused_with_the_nearest_names_all_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        from_mapping({"momentun": 0.9, "wheels": 4, "lr": "fast", "msc": "yes", "steps": 2.5})
+    text = str(caught.value)
+    assert "5 keys" in text
+    assert "momentun: no key of a config, did you mean 'momentum'?" in text
+    assert "wheels: no key of a config, the keys are data, split" in text
+    assert "lr: 'fast', expected a number" in text
+    assert "msc: 'yes', expected true or false" in text
+    assert "steps: 2.5, expected a whole number" in text
+
+
+def test_values_that_no_run_can_have_are_refused_all_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(solver="magic", steps=0, lr=-1, ema=1, sampling="balanced")
+    text = str(caught.value)
+    assert "5 values" in text
+    assert "solver: 'magic', expected one of caffe, sgd, adam, adamw" in text
+
+
+def test_what_is_saved_reads_back_as_it_was() -> None:
+    given = TrainConfig(data="x", scales=(1.0, 0.5), lr=1e-3, msc=True, only="12")
+    assert from_mapping(yaml.safe_load(to_yaml(given))) == given
+
+
+def test_yaml_numbers_without_a_point_and_with_dashes_in_keys_are_read() -> None:
+    found = from_mapping(yaml.safe_load("weight-decay: 5e-4\nprecision: 32\nscales: [1, 0.5]"))
+    assert (found.weight_decay, found.precision, found.scales) == (5e-4, "32", (1.0, 0.5))
+
+
+def test_files_that_are_no_config_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    with pytest.raises(UsageError, match="no such file"):
+        read_yaml(path)
+    path.write_text("- a list")
+    with pytest.raises(FormatError, match="list, expected keys and values"):
+        read_yaml(path)
+    path.write_text("a: [")
+    with pytest.raises(FormatError, match="cannot be read as YAML"):
+        read_yaml(path)
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match=r"Did you mean 'isht7'\?"):
+        recipe("isht")
+
+
+def test_only_keys_that_change_what_is_computed_hinder_a_resume() -> None:
+    one = TrainConfig(lr=1e-3, workers=1, keep=2)
+    assert differences(one, TrainConfig(lr=2e-3, workers=5, keep=9)) == ["lr: 0.001, now 0.002"]
+
+
+def test_every_key_has_help_and_a_heading() -> None:
+    for key in fields(TrainConfig):
+        assert key.metadata["help"].endswith("."), key.name
+        assert key.metadata["group"] in {"Data", "Loss", "Model", "Solver", "Engine", "Output"}
+    assert len(KEYS) == len(fields(TrainConfig))

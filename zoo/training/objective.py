@@ -138,6 +138,8 @@ def make_objective(
 
     """
     name = "proximal" if config.proximal else config.loss
+    if channel is not None and name == "ce":
+        name = "bce"  # What cross entropy is with two classes.
     parts = name.split("+")
     known = [LOSSES[part] for part in parts if part in LOSSES]
     if known and known[0].binary != (channel is not None):

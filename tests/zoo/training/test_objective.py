@@ -132,7 +132,8 @@ def test_losses_of_two_classes_and_binary_go_together() -> None:
     with pytest.raises(UsageError, match="go with --binary"):
         make_objective(TrainConfig(loss="lovasz-hinge"), CAFFE_V2, 21)
     with pytest.raises(UsageError, match="go with --binary"):
-        make_objective(TrainConfig(loss="ce"), CAFFE_V2, 2, channel=3)
+        make_objective(TrainConfig(loss="focal"), CAFFE_V2, 2, channel=3)
+    assert make_objective(TrainConfig(loss="ce"), CAFFE_V2, 2, channel=3).names == ["bce"]
     with pytest.raises(UsageError, match="takes none"):
         make_objective(TrainConfig(loss="hinge"), CAFFE_V2, 2, channel=3, class_weights=[1.0, 2.0])
 

@@ -1,5 +1,6 @@
-"""The main job on built-in input: make a caffemodel, convert it, prove it unchanged."""
+"""The main job on built-in input: make a caffemodel, convert it, prove it unchanged, train it."""
 
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ from .parity.comparison import tolerance
 from .parity.engine import Case
 from .parity.original import open_original
 from .parity.report import ParityReport, write_json, write_markdown
+from .training.config import TrainConfig
+from .training.job import finetune
+from .training.shapes import write_shapes
 
 # Every layer of the published net, an eighth as wide, at the published three scales.
 NARROW = DeepLabV2Config(stem=8, widths=(8, 16, 32, 64), scales=(1.0, 0.75, 0.5))
@@ -41,7 +45,7 @@ class Step(NamedTuple):
 
 
 def run(folder: Path, seed: int = 0) -> Iterator[Step]:
-    """Do the demo in ``folder``, yielding after each step; the last has the report."""
+    """Do the demo in ``folder``, yielding after each step; one of them has the report."""
     opencv.version()  # Told before the work, where it is not installed.
     text, binary, archive, native = (
         folder / name
@@ -71,6 +75,28 @@ def run(folder: Path, seed: int = 0) -> Iterator[Step]:
     page.write(report, folder / "report.html")
     count = len(report.cases[0].comparisons)
     yield Step(f"compared {count} blobs with {reference.label}", folder / "report.html", report)
+    if report.passed:
+        yield from trained(native, folder, seed)
+
+
+def trained(native: Path, folder: Path, seed: int) -> Iterator[Step]:
+    """Fine-tune the net on drawn shapes for a few updates, from and to an mIoU."""
+    data, run = folder / "shapes", folder / "finetuned"
+    shutil.rmtree(run, ignore_errors=True)
+    write_shapes(data, 16, 6, seed=seed)
+    yield Step("drew a dataset of 22 pictures", data)
+    config = TrainConfig(
+        data=str(data), loss="ce+lovasz", reset_head=True, batch_norm="trained", lr=1e-3, steps=50,
+        batch_size=8, accumulate=1, crop=81, random_scale=False, val_start=True, val_every=0,
+        save_every=50, workers=0, tensorboard=False, seed=seed,
+    )  # fmt: skip
+    said: list[str] = []
+    result = finetune(native, config, run, show=said.append)
+    before, after = (line.rpartition(" ")[2] for line in said if "mIoU" in line)
+    yield Step(
+        f"fine-tuned {result.step} updates with {config.loss}, mIoU {before} -> {after}",
+        result.path,
+    )
 
 
 def write_net(net: Net, text: Path, binary: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,8 +182,11 @@ def test_the_demo_proves_a_conversion_and_leaves_its_report(tmp_path: Path) -> N
     )
     assert {one.name for one in (tmp_path / "here").iterdir()} == {
         "deploy.prototxt", "narrow.caffemodel", "narrow.h5", "narrow.safetensors",
-        "report.html", "report.json", "report.md",
+        "report.html", "report.json", "report.md", "shapes", "finetuned",
     }  # fmt: skip
+    before, after = re.findall(r"mIoU (0\.\d+) -> (0\.\d+)", found.stderr)[0]
+    assert float(after) > float(before) + 0.05
+    assert (tmp_path / "here" / "finetuned" / "model.safetensors").is_file()
     report = json.loads((tmp_path / "here" / "report.json").read_text())
     assert report["passed"]
     assert len(report["cases"][0]["comparisons"]) == 436

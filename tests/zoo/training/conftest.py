@@ -1,6 +1,7 @@
 """A tiny net and a tiny dataset, made once, and runs that take a second."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,5 +60,16 @@ def config(shapes: Path) -> Callable[..., TrainConfig]:
             "tensorboard": False, "threads": 1, "augmentation": "caffe",
         }  # fmt: skip
         return TrainConfig(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def make_weights(tmp_path: Path) -> Callable[..., Path]:
+    """Write random weights with other sizes."""
+
+    def make(**sizes: Any) -> Path:
+        weights_file.write(random_weights(replace(CONFIG, **sizes)), tmp_path / "made.safetensors")
+        return tmp_path / "made.safetensors"
 
     return make

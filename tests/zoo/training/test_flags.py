@@ -13,7 +13,12 @@ from deeplab_zoo.zoo.training.config import KEYS
 
 DOCS = Path(__file__).parents[3] / "docs" / "training.md"
 ROW = re.compile(r"\| (jaccardSegment|isht7|DrSleep|rloss) \| (.+?) \| (.*?) ?\| (.*?) ?\|")
-ELSEWHERE = ("--sbd", "--devices", "--batch-norm sync", "--num-classes")  # Need more than a picture.
+ELSEWHERE = (
+    "--sbd",
+    "--devices",
+    "--batch-norm sync",
+    "--num-classes",
+)  # Need more than a picture.
 
 
 def table() -> list[tuple[str, str, str, str]]:

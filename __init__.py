@@ -19,6 +19,7 @@ _HOME = {
     "DenseCRF": ".zoo.crf.dense",
     "DenseCRFLoss": ".zoo.losses.densecrf",
     "PermutohedralLattice": ".zoo.lattice.permutohedral",
+    "TrainConfig": ".zoo.training.config",
     "ZooError": ".proto.errors",
     "compare": ".converters.compare",
     "convert_caffe": ".converters.convert",
@@ -29,6 +30,7 @@ _HOME = {
     "export_onnx": ".zoo.models.onnx",
     "fold_batch_norm": ".converters.graph.fold",
     "fetch": ".zoo.weights.fetch",
+    "finetune": ".zoo.training.job",
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
     "lovasz_hinge": ".zoo.losses.lovasz",
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx
     from .zoo.parity.job import parity as parity
+    from .zoo.training.config import TrainConfig as TrainConfig
+    from .zoo.training.job import finetune as finetune
     from .zoo.weights.fetch import fetch as fetch
 
 

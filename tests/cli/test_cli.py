@@ -47,7 +47,7 @@ def imported_by(*arguments: str) -> list[str]:
 @pytest.mark.parametrize(
     "arguments",
     [("--help",), ("--version",), ("convert", "--help"), ("convert", "caffe", "--help"),
-     ("demo", "--help"), ("export", "--help"), ("parity", "--help"), ("inspect", "--help"), ("doctor", "--help")],
+     ("demo", "--help"), ("export", "--help"), ("finetune", "--help"), ("parity", "--help"), ("inspect", "--help"), ("doctor", "--help")],
 )  # fmt: skip
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert imported_by(*arguments) == []

@@ -7,6 +7,7 @@ the step and need no place here.
 """
 
 import fcntl
+import io
 import pickle
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from torch import Tensor
 from ...converters import weights as weights_file
 from ...converters.files import replacing
 from ...converters.weights import Weights
-from ...proto.errors import FormatError, UsageError
+from ...proto.errors import FormatError, UsageError, ZooError
 
 VERSION = 1
 _NAME = re.compile(r"step-(\d{8})\.pt")
@@ -94,11 +95,16 @@ def save(folder: Path, saved: Saved, like: Weights, keep: int = 0) -> Path:
         # The weights file has the mean where there is one.
         "model": dict(saved.model) if saved.mean else {},
     }
-    with replacing(stem.with_suffix(".pt")) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's zip writer does not say ENOSPC.
-            raise OSError(f"torch.save: {str(error).partition(chr(10))[0]}") from None
+    # Not straight into the file: torch's own writer does not say why a disk refuses.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    try:
+        with replacing(stem.with_suffix(".pt"), buffer.tell()) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+    except ZooError:
+        if saved.step not in steps(folder):
+            remove(folder, saved.step)
+        raise
     if keep:
         for old in steps(folder)[:-keep]:
             remove(folder, old)

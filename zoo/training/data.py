@@ -63,6 +63,11 @@ def opened(config: TrainConfig) -> tuple[Dataset, Dataset | None]:
     judged = config.val_split and (config.val_data or Path(place).is_dir())
     val = _open(config, place, config.val_split) if judged else None
     if val is not None:
+        if val.samples == train.samples:
+            raise UsageError(
+                f"val_split: {place} has one list of samples, which is trained on. Name another "
+                "place (--val-data), or none (--val-split '')."
+            )
         demand_apart(train, val)
         if config.val_samples:
             val = replace(val, samples=val.samples[: config.val_samples])

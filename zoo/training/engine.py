@@ -5,6 +5,7 @@ run that needs no more than one device in float32 does not wait seconds for Ligh
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
@@ -118,6 +119,7 @@ def make_engine(config: TrainConfig) -> Engine:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("device cuda: this machine, or this torch, has none. Say --device cpu.")
     if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     several = config.devices * config.nodes > 1

@@ -261,6 +261,11 @@ def _judge(run: Run, data: Data, start: Weights, folder: Path, log: Log) -> floa
             sides = panel(image, truth, predicted, look.mean, look.channel_order, colours)
             log.panel(run.step, name, sides)
 
+    # Each process has moved statistics of its own; the first's are the ones that are saved.
+    own = [one for _, one in run.model.named_buffers()]
+    if run.engine.world_size > 1:
+        for one, held in zip(own, run.engine.broadcast(own), strict=True):
+            one.copy_(held)
     with _averaged(run):
         found = validate(
             run.model,

@@ -73,7 +73,7 @@ def updates(run: Run, batches: Iterator[Batch]) -> Iterator[Update]:
         while run.step < config.steps:
             began = time.monotonic()
             # Random numbers (dropout) are a function of the step, as the data are.
-            torch.manual_seed((config.seed << 40) + (run.step << 12) + engine.global_rank)
+            torch.manual_seed(((config.seed << 40) + (run.step << 12) + engine.global_rank) % 2**63)
             settle(run.objective, config, run.step)
             now = rate(way, run.step)
             set_rate(run.solver, now)

@@ -35,18 +35,19 @@ def fitted(weights: Weights, config: TrainConfig, names: tuple[str, ...]) -> tup
     """
     weights = _scaled(weights, config)
     found = weights.config.classes
-    wanted = config.num_classes or (found if config.binary and found == 1 else len(names))
+    alone = bool(config.binary) and 1 in (config.num_classes, found)  # One logit will do.
+    wanted = config.num_classes or (1 if alone else len(names))
+    if wanted != len(names) and not alone:
+        raise MismatchError(
+            f"num_classes: {wanted}, the dataset has {len(names)} classes"
+            + (" (1 will do with --binary)." if config.binary else ".")
+        )
     if wanted == found and not config.reset_head:
         return weights, ""
     if not config.reset_head and not config.num_classes:
         raise MismatchError(
             f"the weights: a head of {found} classes, the dataset has {wanted}. Draw a new head "
             "(--reset-head), or name the dataset's classes (--classes)."
-        )
-    if wanted != len(names) and not (config.binary and wanted == 1):
-        raise MismatchError(
-            f"num_classes: {wanted}, the dataset has {len(names)} classes"
-            + (", or 1 with --binary." if config.binary else ".")
         )
     family = families.of_config(weights.config)
     sizes = family.config.from_json({**weights.config.to_json(), "classes": wanted})

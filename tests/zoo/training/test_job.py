@@ -1,6 +1,7 @@
 """Runs from end to end: what they write, how they go on, what they refuse."""
 
 import csv
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import deeplab_zoo
@@ -153,20 +153,21 @@ def test_sigterm_saves_and_exits(weights: Path, shapes: Path, tmp_path: Path) ->
 def test_a_full_disk_leaves_the_checkpoint_before(
     weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = torch.save, []
+    real = Path.write_bytes
 
-    def full(content: object, path: Path) -> None:
-        calls.append(path)
-        if len(calls) == 2:
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        real(content, path)
+    def full(path: Path, data: bytes) -> int:
+        if "step-00000004.pt" in path.name:
+            real(path, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, data)
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="the disk is full"):
         finetune(weights, config(keep=1), tmp_path / "run")
     monkeypatch.undo()
     assert checkpoints.steps(tmp_path / "run") == [2]
+    assert checkpoints.read(tmp_path / "run" / "step-00000002.pt").step == 2
+    assert not list((tmp_path / "run").glob(".*.part"))
     result = finetune(weights, config(keep=1), tmp_path / "run", resume="auto")
     assert result.step == 6
 
@@ -314,3 +315,48 @@ def test_bad_samples_are_named_or_left_out_and_counted(
         show=said.append,
     )
     assert any("left out 2 bad samples" in line for line in said)
+
+
+def test_one_list_for_both_is_refused(weights: Path, config: Make, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"one list of samples.*--val-split ''"):
+        finetune(weights, config(val_split="train"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("way", "complaint"),
+    [
+        ({"num_classes": 7}, "num_classes: 7, the dataset has 4 classes"),
+        ({"num_classes": 3, "binary": "disc"}, r"the dataset has 4 classes \(1 will do"),
+        ({"device": "tpu"}, "expected auto, cpu or cuda"),
+        ({"precision": "fp16", "device": "cpu"}, "on the CPU expected 32 or bf16"),
+        ({"data": ""}, "no folder or list to train on"),
+        ({"binary": "disk"}, "Did you mean 'disc'"),
+        ({"batch_norm": "sync", "devices": 2, "device": "cpu"}, "GPUs only"),
+    ],
+    ids=lambda way: str(way),
+)
+def test_what_cannot_be_is_refused_before_training(
+    weights: Path, config: Make, tmp_path: Path, way: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ZooError, match=complaint):
+        finetune(weights, config(**way), tmp_path / "run")
+    assert not (tmp_path / "run" / "log.csv").exists()
+
+
+def test_one_logit_is_enough_for_one_class(weights: Path, config: Make, tmp_path: Path) -> None:
+    way = config(binary="disc", loss="lovasz-hinge", num_classes=1, steps=1)
+    result = finetune(weights, way, tmp_path / "run")
+    assert result.path is not None
+    assert deeplab_zoo.load(result.path).config.classes == 1
+    again = config(binary="disc", loss="lovasz-hinge", steps=1)
+    assert finetune(result.path, again, tmp_path / "again").step == 1
+
+
+def test_tensorboard_gets_numbers_and_pictures(weights: Path, config: Make, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    finetune(weights, config(steps=1, tensorboard=True, panels=2), tmp_path / "run")
+    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    told = file.read_bytes()
+    for tag in (b"train/loss", b"val/miou", b"val_iou/disc", b"val/shape006", b"val/shape007"):
+        assert tag in told
+    assert b"val/shape008" not in told

@@ -1,10 +1,16 @@
 """What each recipe comes to, as its ancestor's program has it."""
 
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from torch import nn
 
+from deeplab_zoo.cli.finetune import finetune
 from deeplab_zoo.converters.numerics import CAFFE_V2
 from deeplab_zoo.zoo.data.augment import STEPS
 from deeplab_zoo.zoo.models.deeplab_v2 import DeepLabV2
@@ -151,3 +157,23 @@ def test_the_densecrf_terms_have_their_ancestors_reach() -> None:
         assert loss is not None
         reach[name] = loss.weight, loss.sigma_rgb, loss.sigma_xy, loss.scale_factor
     assert reach == {"rloss-densecrf": (1e-8, 13, 80, 1), "rloss-pytorch": (2e-9, 15, 100, 0.5)}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_recipe_runs_by_one_command_on_a_picture_of_voc(
+    name: str, shared: Path, make_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = shared / "data" / "voc"
+    (tmp_path / "train.txt").write_text("2007_000129.jpg 2007_000129.png\n")
+    words = ["--images", str(folder), "--classes", "voc", "--recipe", name]
+    if EXPECTED[name].get("binary"):
+        words += ["--binary", "person"]
+    # The recipe, cut down to a second.
+    words += ["--crop=65", "--steps=1", "--batch-size=2", "--accumulate=1", "--workers=0",
+              "--no-tensorboard", "-o", str(tmp_path / "run")]  # fmt: skip
+    given = [str(make_weights(classes=21)), str(tmp_path / "train.txt"), *words]
+    found = CliRunner().invoke(finetune, given)
+    assert found.exit_code == 0, found.output + repr(found.exception)
+    (row,) = csv.DictReader((tmp_path / "run" / "log.csv").read_text().splitlines())
+    assert math.isfinite(float(row["loss"]))

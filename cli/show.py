@@ -1,8 +1,8 @@
 """How the commands print."""
 
-import json
-import math
-from typing import Any
+from ..zoo.strict_json import dumps as as_json
+
+__all__ = ["as_json", "size"]
 
 
 def size(count: int) -> str:
@@ -15,18 +15,3 @@ def size(count: int) -> str:
         if value < 1000 or unit == "GB":
             break
     return f"{value:.1f} {unit}"
-
-
-def as_json(value: object) -> str:
-    """Write JSON that every parser reads: NaN and infinity become null."""
-    return json.dumps(_strict(value), indent=1)
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _strict(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(one) for one in value]
-    return value

@@ -1,0 +1,187 @@
+"""How an image is scored: its size, scales, mirroring and windows; and what wins.
+
+An image enters as the network wants it; what leaves is a score per class and pixel at the
+image's own size. The largest wins there: scores are resized, never class ids.
+"""
+
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...converters.numerics import Numerics
+from ...proto.errors import UsageError
+from ..models.inference import padded_size
+from ..models.resampling import resize, scaled
+
+
+class Network(typing.Protocol):
+    """A native model, as `deeplab_zoo.load` returns it."""
+
+    training: bool
+
+    @property
+    def numerics(self) -> Numerics:
+        """The conventions of its weights."""
+
+    @property
+    def config(self) -> "Sizes":
+        """Its sizes."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Map (batch, 3, h, w) to class scores, at any size."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield its parameters; they tell the device."""
+
+    def train(self, mode: bool = True) -> object:
+        """Switch to training, or back."""
+
+
+class Sizes(typing.Protocol):
+    """What every family's config says."""
+
+    @property
+    def classes(self) -> int:
+        """Channels of the scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How an image is scored; the default is the numerics profile's own way.
+
+    Attributes
+    ----------
+    size
+        Images are padded to at least this side, and beyond it to 32 k + 1, at the bottom and
+        right with the mean colour; 0 leaves them at their size, None is the profile's.
+    scales
+        Of the image, on top of those that the network itself has.
+    flip
+        Also score the mirrored image.
+    average
+        What is averaged over scales, mirror images and windows.
+    window
+        Images with a side above this are scored in windows of it; 0 takes them whole.
+    overlap
+        Share of a window that its neighbour covers too, at least.
+
+    """
+
+    size: int | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    average: Literal["scores", "probabilities"] = "scores"
+    window: int = 0
+    overlap: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not self.scales or min(self.scales) <= 0:
+            raise UsageError(f"scales: {self.scales}, expected numbers above 0.")
+        if (self.size or 0) < 0 or self.window < 0:
+            raise UsageError(f"size {self.size}, window {self.window}: expected 0 or more.")
+        if not 0 <= self.overlap < 1:
+            raise UsageError(f"overlap: {self.overlap}, expected 0 to less than 1.")
+
+
+def describe(protocol: Protocol, numerics: Numerics) -> str:
+    """Say it in a line, for reports: two numbers compare only if this is the same."""
+    side = numerics.test_size if protocol.size is None else protocol.size
+    parts = [f"padded to {side}" if side else "original size"]
+    if protocol.scales != (1.0,):
+        parts.append("scales " + ", ".join(f"{scale:g}" for scale in protocol.scales))
+    if protocol.flip:
+        parts.append("mirrored too")
+    if protocol.window:
+        parts.append(f"windows of {protocol.window}, {protocol.overlap:.0%} shared")
+    if len(parts) > 1:
+        parts.append(f"{protocol.average} averaged")
+    return "; ".join(parts)
+
+
+@contextmanager
+def scoring(model: Network, precision: Literal["fp32", "bf16"] = "fp32") -> Iterator[torch.device]:
+    """Have the model in eval mode, without gradients, until the block ends; give its device."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.train(False)
+    cast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    try:
+        with torch.inference_mode(), cast:
+            yield device
+    finally:
+        model.train(training)
+
+
+def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
+    """Score images of one size: (batch, 3, h, w) to float32 (batch, classes, h, w).
+
+    ``images`` are prepared as the model's profile says. With ``average="probabilities"`` the
+    result is probabilities, else scores. Call it within `scoring`.
+    """
+    mirrors = (False, True) if protocol.flip else (False,)
+    views = [(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]
+    parts = (_view(model, images, scale, mirrored, protocol) for scale, mirrored in views)
+    return reduce(Tensor.add_, parts).div_(len(views))
+
+
+def _view(
+    model: Network, images: Tensor, scale: float, mirrored: bool, protocol: Protocol
+) -> Tensor:
+    x = scaled(images, scale, model.numerics)
+    found = _in_windows(model, x.flip(-1) if mirrored else x, protocol)
+    return resize(found.flip(-1) if mirrored else found, images.shape[-2:], model.numerics)
+
+
+def _in_windows(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
+    batch, _, height, width = images.shape
+    side = protocol.window
+    if not side or max(height, width) <= side:
+        return _whole(model, images, protocol)
+    tall, wide = min(side, height), min(side, width)
+    total = images.new_zeros(batch, model.config.classes, height, width)
+    times = images.new_zeros(height, width)
+    for top in starts(height, tall, protocol.overlap):
+        for left in starts(width, wide, protocol.overlap):
+            place = ..., slice(top, top + tall), slice(left, left + wide)
+            total[place] += _whole(model, images[place], protocol)
+            times[place] += 1
+    return total.div_(times)
+
+
+def starts(size: int, window: int, overlap: float) -> list[int]:
+    """Return where windows begin so that they cover a side, evenly, sharing at least so much."""
+    step = max(1, int(window * (1 - overlap)))
+    count = -(-(size - window) // step) + 1
+    return [round(one * (size - window) / max(1, count - 1)) for one in range(count)]
+
+
+def _whole(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
+    """Score as `inference.predict` does: pad, score, resize to the padded size, crop back."""
+    numerics = model.numerics
+    if protocol.size is not None:
+        numerics = replace(numerics, test_size=protocol.size)
+    height, width = images.shape[-2:]
+    size = padded_size(height, numerics), padded_size(width, numerics)
+    padded = functional.pad(images, (0, size[1] - width, 0, size[0] - height))
+    scores = resize(model(padded).float(), size, numerics)[..., :height, :width]
+    return scores.softmax(1) if protocol.average == "probabilities" else scores
+
+
+def decide(scores: Tensor, wanted: int | None = None, *, by_sign: bool = False) -> Tensor:
+    """Return the class of each pixel, uint8 (batch, h, w).
+
+    With ``wanted`` the answer is whether a pixel is of that class: whether its score is the
+    largest or, ``by_sign``, above 0, as networks trained with binary losses mean it.
+    """
+    if wanted is not None and by_sign:
+        return (scores[:, wanted] > 0).byte()
+    ids = scores.argmax(1)
+    return (ids if wanted is None else ids == wanted).byte()

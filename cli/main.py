@@ -19,6 +19,8 @@ COMMANDS = {
     "parity": "Prove that a converted model computes what its original does.",
     "compare": "Say whether two weights files hold the same values.",
     "inspect": "Say what is in a file: format, layers, tensors, statistics.",
+    "evaluate": "Score a model on a dataset: mIoU, per class, a report.",
+    "predict": "Segment photos: masks, colours, overlays, probabilities.",
     "labels": "Check the masks of a dataset, or convert them.",
     "demo": "Do the main job on built-in input, offline, in seconds.",
     "doctor": "Show versions, devices, the cache folder and optional parts.",

@@ -1,8 +1,14 @@
 """How the commands print."""
 
+import sys
+import time
+from collections.abc import Callable
+
+import click
+
 from ..zoo.strict_json import dumps as as_json
 
-__all__ = ["as_json", "size"]
+__all__ = ["as_json", "counter", "size"]
 
 
 def size(count: int) -> str:
@@ -15,3 +21,30 @@ def size(count: int) -> str:
         if value < 1000 or unit == "GB":
             break
     return f"{value:.1f} {unit}"
+
+
+def counter(what: str) -> Callable[[int, int], None]:
+    """Return what shows how many are done and how long the rest takes, on standard error.
+
+    On a terminal that is one line which changes; elsewhere a line for every tenth.
+    """
+    terminal = sys.stderr.isatty()
+    started, shown = time.monotonic(), 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal started, shown
+        now = time.monotonic()
+        if done == 1:
+            started, shown = now, 0.0
+            return
+        tenth = done * 10 // total > (done - 1) * 10 // total
+        if done < total and not (now - shown > 0.2 if terminal else tenth):
+            return
+        shown = now
+        rate = (done - 1) / max(now - started, 1e-9)
+        text = f"{what} {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left"
+        click.echo(f"\r{text}\033[K" if terminal else text, nl=not terminal, err=True)
+        if terminal and done == total:
+            click.echo("", err=True)
+
+    return show

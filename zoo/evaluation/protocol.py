@@ -24,8 +24,6 @@ from ..models.resampling import resize, scaled
 class Network(typing.Protocol):
     """A native model, as `deeplab_zoo.load` returns it."""
 
-    training: bool
-
     @property
     def numerics(self) -> Numerics:
         """The conventions of its weights."""
@@ -40,8 +38,8 @@ class Network(typing.Protocol):
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield its parameters; they tell the device."""
 
-    def train(self, mode: bool = True) -> object:
-        """Switch to training, or back."""
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield its parts, itself included."""
 
 
 class Sizes(typing.Protocol):
@@ -108,16 +106,21 @@ def describe(protocol: Protocol, numerics: Numerics) -> str:
 
 @contextmanager
 def scoring(model: Network, precision: Literal["fp32", "bf16"] = "fp32") -> Iterator[torch.device]:
-    """Have the model in eval mode, without gradients, until the block ends; give its device."""
+    """Have the model in eval mode, without gradients, until the block ends; give its device.
+
+    Then each of its parts is in the mode it was in: frozen batch norms stay frozen.
+    """
     device = next(model.parameters()).device
-    training = model.training
-    model.train(False)
+    modes = [(part, part.training) for part in model.modules()]
+    for part, _ in modes:
+        part.training = False
     cast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     try:
         with torch.inference_mode(), cast:
             yield device
     finally:
-        model.train(training)
+        for part, training in modes:
+            part.training = training
 
 
 def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:

@@ -12,15 +12,23 @@ __version__ = "0.1.0"
 _HOME = {
     "DeepLabV2": ".zoo.models.deeplab_v2",
     "DeepLabV2Config": ".converters.deeplab_v2",
+    "LargeFOV": ".zoo.models.largefov",
+    "LargeFOVConfig": ".converters.largefov",
     "LovaszHingeLoss": ".zoo.losses.lovasz",
     "LovaszSoftmaxLoss": ".zoo.losses.lovasz",
+    "DenseCRF": ".zoo.crf.dense",
+    "DenseCRFLoss": ".zoo.losses.densecrf",
+    "PermutohedralLattice": ".zoo.lattice.permutohedral",
     "ZooError": ".proto.errors",
     "compare": ".converters.compare",
     "convert_caffe": ".converters.convert",
     "convert_legacy": ".converters.convert",
+    "convert_graph": ".zoo.models.graph",
     "convert_tensorflow": ".converters.convert",
     "export": ".converters.export",
     "export_onnx": ".zoo.models.onnx",
+    "fold_batch_norm": ".converters.graph.fold",
+    "fetch": ".zoo.weights.fetch",
     "load": ".zoo.models.load",
     "load_caffe": ".converters.graph.build",
     "lovasz_hinge": ".zoo.losses.lovasz",
@@ -41,18 +49,26 @@ if TYPE_CHECKING:
     from .converters.deeplab_v2 import DeepLabV2Config as DeepLabV2Config
     from .converters.export import export as export
     from .converters.graph.build import load_caffe as load_caffe
+    from .converters.graph.fold import fold_batch_norm as fold_batch_norm
+    from .converters.largefov import LargeFOVConfig as LargeFOVConfig
     from .proto.checkpoint import open_checkpoint as open_checkpoint
     from .proto.errors import ZooError as ZooError
+    from .zoo.crf.dense import DenseCRF as DenseCRF
     from .zoo.data.layouts import open_dataset as open_dataset
+    from .zoo.lattice.permutohedral import PermutohedralLattice as PermutohedralLattice
+    from .zoo.losses.densecrf import DenseCRFLoss as DenseCRFLoss
     from .zoo.losses.lovasz import LovaszHingeLoss as LovaszHingeLoss
     from .zoo.losses.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
     from .zoo.losses.lovasz import lovasz_hinge as lovasz_hinge
     from .zoo.losses.lovasz import lovasz_softmax as lovasz_softmax
     from .zoo.losses.proximal import prox_lovasz_hinge as prox_lovasz_hinge
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
+    from .zoo.models.graph import convert_graph as convert_graph
+    from .zoo.models.largefov import LargeFOV as LargeFOV
     from .zoo.models.load import load as load
     from .zoo.models.onnx import export_onnx as export_onnx
     from .zoo.parity.job import parity as parity
+    from .zoo.weights.fetch import fetch as fetch
 
 
 def __getattr__(name: str) -> Any:

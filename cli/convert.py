@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..proto.errors import UsageError
+from . import show
 from .show import as_json, size
 
 if TYPE_CHECKING:
@@ -55,6 +58,14 @@ def outputs(command: Command) -> Command:
     show_default=True,
     help="Refuse fields that Caffe and its known forks do not have, or list them and go on.",
 )
+@click.option(
+    "--graph",
+    is_flag=True,
+    help="Take any net: without a native model it becomes a graph (.safetensors, .onnx, .pt2).",
+)
+@click.option(
+    "--size", metavar="H,W", help="Of a graph: the input's size. [default: the prototxt's]"
+)
 def caffe(
     prototxt_and_caffemodel: tuple[str, ...],
     output: str,
@@ -64,8 +75,10 @@ def caffe(
     seed: int,
     json_: bool,
     strict: bool,
+    graph: bool,
+    size: str | None,
 ) -> None:
-    """Convert a Caffe DeepLab v2 to PyTorch.
+    """Convert a Caffe DeepLab to PyTorch, or with --graph any Caffe net.
 
     CAFFEMODEL is a .caffemodel of any age or a .caffemodel.h5. PROTOTXT may be left out when
     the weights file carries the graph.
@@ -73,14 +86,27 @@ def caffe(
     \b
     deeplab-zoo convert caffe deploy.prototxt x.caffemodel -o x.safetensors
     deeplab-zoo convert caffe init.caffemodel -o init.pth --reset-head --num-classes 11
+    deeplab-zoo convert caffe --graph segnet.prototxt x.caffemodel -o segnet.onnx
     """
     if len(prototxt_and_caffemodel) > 2:
         raise click.UsageError(
             f"{len(prototxt_and_caffemodel)} files, expected [PROTOTXT] CAFFEMODEL."
         )
+    *prototxt, caffemodel = prototxt_and_caffemodel
+    if size is not None and not graph:
+        raise UsageError("--size: goes with --graph. Leave it out, or give that too.")
+    if graph:
+        others = {
+            "--hdf5": hdf5 is not None,
+            "--num-classes": num_classes is not None,
+            "--reset-head": reset_head,
+        }
+        if wrong := [name for name, given in others.items() if given]:
+            raise UsageError(f"{', '.join(wrong)}: not for --graph. Leave it out.")
+        _graph(prototxt[0] if prototxt else None, caffemodel, output, size, strict, json_=json_)
+        return
     from ..converters.convert import convert_caffe
 
-    *prototxt, caffemodel = prototxt_and_caffemodel
     native = convert_caffe(
         prototxt[0] if prototxt else None,
         caffemodel,
@@ -183,6 +209,32 @@ def legacy(
         _show(native, output, hdf5, json_=json_)
 
 
+def _graph(
+    prototxt: str | None,
+    caffemodel: str,
+    output: str,
+    text: str | None,
+    strict: bool,
+    *,
+    json_: bool,
+) -> None:
+    from ..zoo.models.graph import convert_graph
+
+    sides = None if text is None else show.sides(text)
+    done = convert_graph(prototxt, caffemodel, output, size=sides, strict=strict)
+    if json_:
+        click.echo(as_json({**asdict(done), "written": str(done.written)}))
+        return
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(done.summary)
+    for name, shape in done.inputs.items():
+        click.echo(f"  in  {name} {list(shape) if shape else 'of any shape'}")
+    for name in done.outputs:
+        click.echo(f"  out {name}")
+    click.echo(f"wrote {output} ({size(done.written.stat().st_size)})")
+
+
 def _show(native: "Native", output: str, hdf5: str | None, *, json_: bool) -> None:
     written = [Path(output), *([Path(hdf5)] if hdf5 else [])]
     if json_:
@@ -205,14 +257,13 @@ def _account(native: "Native", written: list[Path]) -> dict[str, object]:
 
 
 def _print(native: "Native", written: list[Path]) -> None:
+    from ..converters.families import of_config
+
     config = native.weights.config
-    form = "multi-scale" if len(config.scales) > 1 else "single-scale"
     for note in native.notes:
         click.echo(f"note: {note}", err=True)
-    click.echo(
-        f"DeepLab v2, blocks {config.blocks}, {config.classes} classes, {form}, "
-        f"numerics {native.weights.numerics.name}"
-    )
+    summary = of_config(config).summary(config)
+    click.echo(f"{summary}, numerics {native.weights.numerics.name}")
     click.echo(f"  {len(native.conversion.state):5d} tensors converted")
     for reason, count in Counter(reason for _, reason in native.conversion.dropped).items():
         click.echo(f"  {count:5d} left behind: {reason}")

@@ -1,12 +1,11 @@
 """``deeplab-zoo doctor``: is everything here that deeplab-zoo can use?"""
 
-import os
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import click
 
+from ..zoo.weights.store import cache_folder
 from .show import as_json
 
 REQUIRED = ("torch", "numpy", "h5py", "protobuf", "safetensors", "pillow", "click")
@@ -40,14 +39,6 @@ def doctor(json_: bool) -> None:
         shown = value if isinstance(value, str) else ", ".join(value) if value else "not installed"
         cure = f" ({OPTIONAL[name]})" if name in OPTIONAL and value is None else ""
         click.echo(f"{name:<24} {shown}{cure}")
-
-
-def cache_folder() -> Path:
-    """Return where downloads are kept: ``DEEPLAB_ZOO_CACHE``, or the user's cache folder."""
-    own = os.environ.get("DEEPLAB_ZOO_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deeplab-zoo"
 
 
 def _version(*names: str) -> str | None:

@@ -77,19 +77,9 @@ def export(
 
 
 def _onnx(file: str, output: str, opset: int | None, dynamic: bool, size: str | None) -> Path:
-    from ..converters.export import open_weights
-    from ..zoo.models.load import build
+    from ..zoo.models.load import open_model
     from ..zoo.models.onnx import export_onnx
 
-    sides = None if size is None else _sides(size)
-    weights = open_weights(file)
-    return export_onnx(
-        build(weights), output, size=sides, opset=opset, dynamic=dynamic, origin=weights.origin
-    )
-
-
-def _sides(text: str) -> tuple[int, int]:
-    sides = text.split(",")
-    if len(sides) != 2 or not all(side.strip().isdecimal() for side in sides):
-        raise UsageError(f"--size {text}: expected height and width, such as 321,481.")
-    return int(sides[0]), int(sides[1])
+    sides = None if size is None else show.sides(size)
+    model, origin = open_model(Path(file))
+    return export_onnx(model, output, size=sides, opset=opset, dynamic=dynamic, origin=origin)

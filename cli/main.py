@@ -22,9 +22,18 @@ COMMANDS = {
     "evaluate": "Score a model on a dataset: mIoU, per class, a report.",
     "predict": "Segment photos: masks, colours, overlays, probabilities.",
     "labels": "Check the masks of a dataset, or convert them.",
+    "list": "List the weights and datasets of the registry.",
+    "show": "Say everything about an entry: files, digests and who says so, metrics.",
+    "fetch": "Fetch weights that are what they claim to be; print their path.",
+    "verify": "Hash fetched files again.",
+    "prune": "Remove leftovers, or fetched entries.",
+    "registry": "Keep a registry: add, lint, html, export.",
     "demo": "Do the main job on built-in input, offline, in seconds.",
     "doctor": "Show versions, devices, the cache folder and optional parts.",
 }
+
+# Modules whose command has another name, since `list` is Python's and `show` is how we print.
+MODULES = {"list": "list_entries", "show": "show_entry"}
 
 
 class Commands(click.Group):
@@ -38,8 +47,8 @@ class Commands(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f".{cmd_name}", __package__)
-        command: click.Command = getattr(module, cmd_name)
+        home = MODULES.get(cmd_name, cmd_name)
+        command: click.Command = getattr(import_module(f".{home}", __package__), home)
         return command
 
     def resolve_command(
@@ -65,7 +74,8 @@ def cli() -> None:
     \b
     Try it:     deeplab-zoo demo
     Convert:    deeplab-zoo convert caffe deploy.prototxt x.caffemodel -o x.safetensors
-    In Python:  model = deeplab_zoo.load("x.safetensors")
+    Fetch:      deeplab-zoo list; deeplab-zoo fetch NAME
+    In Python:  model = deeplab_zoo.load("x.safetensors"), or load(NAME)
     """
 
 

@@ -1,14 +1,16 @@
 """How the commands print."""
 
+import re
 import sys
 import time
 from collections.abc import Callable
 
 import click
 
+from ..proto.errors import UsageError
 from ..zoo.strict_json import dumps as as_json
 
-__all__ = ["as_json", "counter", "size"]
+__all__ = ["as_json", "counter", "sides", "size"]
 
 
 def size(count: int) -> str:
@@ -48,3 +50,11 @@ def counter(what: str) -> Callable[[int, int], None]:
             click.echo("", err=True)
 
     return show
+
+
+def sides(text: str) -> tuple[int, int]:
+    """Read ``--size``: height and width."""
+    found = re.fullmatch(r"\s*(\d+)\s*[,x]\s*(\d+)\s*", text)
+    if found is None:
+        raise UsageError(f"--size {text}: expected height and width, such as 321,481.")
+    return int(found[1]), int(found[2])

@@ -1,9 +1,8 @@
 """Caffe's rules for the height and width of a layer's output."""
 
-import math
 from typing import Any
 
-from ..proto.caffe_pb2 import InterpParameter
+from ..proto.caffe_pb2 import InterpParameter, PoolingParameter
 from ..proto.errors import FormatError
 from ..proto.records import Layer
 
@@ -22,7 +21,7 @@ def output_size(layer: Layer, size: Size) -> Size:
             spatial(settings, "dilation", 1),
             strict=True,
         )
-        height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+        height, width = (convolved(n, d * (k - 1) + 1, s, p) for n, k, s, p, d in axes)
         return height, width
     if layer.type == "Pooling":
         return _pooled(layer, size)
@@ -31,14 +30,28 @@ def output_size(layer: Layer, size: Size) -> Size:
     return size
 
 
+def convolved(size: int, extent: int, stride: int, pad: int) -> int:
+    """Return a convolution's output size for a kernel's extent."""
+    return divided(size + 2 * pad - extent, stride) + 1
+
+
+def divided(room: int, stride: int) -> int:
+    """Divide as C does, towards zero: a kernel that overhangs by less than a stride counts."""
+    return room // stride if room >= 0 else -(-room // stride)
+
+
 def _pooled(layer: Layer, size: Size) -> Size:
     settings = layer.params.pooling_param
+    if settings.global_pooling:
+        return 1, 1
     kernel = spatial(settings, "kernel_size", 0, "kernel")
     stride = spatial(settings, "stride", 1, "stride")
     pad = spatial(settings, "pad", 0, "pad")
+    floor = settings.round_mode == PoolingParameter.FLOOR
     out = []
     for n, k, s, p in zip(size, kernel, stride, pad, strict=True):
-        count = math.ceil((n + 2 * p - k) / s) + 1
+        room = n + 2 * p - k
+        count = (divided(room, s) if floor else -(-room // s)) + 1
         if any(pad) and (count - 1) * s >= n + p:
             count -= 1
         out.append(count)

@@ -4,23 +4,21 @@ This is how a download without a published checksum is corroborated: by an indep
 conversion of the same weights.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..proto import snapshot
-from ..proto.errors import FormatError
+from ..proto.errors import FormatError, MismatchError
 from ..proto.records import Net
-from . import caffe, caffe_graph, convert, legacy, weights
+from . import caffe, caffe_graph, convert, families, graph_file, legacy, weights
 from .archive import Archive, Float32, Origin, tool
-from .deeplab_v2 import infer_config
 from .kinds import Kind, kind_of
-from .naming.deeplab_v2 import to_canonical
 from .native import to_native
 from .numerics import CAFFE_V2
 from .weights import Weights
-from .write_caffe import deploy_net
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +59,31 @@ def compare(one: str | Path, other: str | Path) -> Agreement:
         A file cannot be read, or is not a DeepLab v2.
 
     """
-    first, second = open_any(Path(one)), open_any(Path(other))
-    names = list(dict.fromkeys([*first.state, *second.state]))
-    found = [difference(name, first.state.get(name), second.state.get(name)) for name in names]
-    return Agreement(
-        len(names),
-        tuple(one for one in found if one is not None),
-        (first.numerics.name, second.numerics.name),
-    )
+    paths = Path(one), Path(other)
+    if any(graph_file.fields_of(path) is not None for path in paths):
+        return _agreement(_blobs(paths[0]), _blobs(paths[1]), ("as the graph", "as the graph"))
+    first, second = map(open_any, paths)
+    return _agreement(first.state, second.state, (first.numerics.name, second.numerics.name))
+
+
+def _agreement(
+    first: Mapping[str, Float32], second: Mapping[str, Float32], numerics: tuple[str, str]
+) -> Agreement:
+    names = list(dict.fromkeys([*first, *second]))
+    found = [difference(name, first.get(name), second.get(name)) for name in names]
+    return Agreement(len(names), tuple(one for one in found if one is not None), numerics)
+
+
+def _blobs(path: Path) -> Mapping[str, Float32]:
+    """Read a graph's blobs, or a Caffe file's to hold beside them."""
+    kind = kind_of(path)
+    if kind in (Kind.CAFFEMODEL, Kind.SNAPSHOT):
+        return graph_file.blobs(graph_file.read_weights(path).layers)
+    if graph_file.fields_of(path) is None:
+        raise MismatchError(
+            f"{path}: is a {kind.value}; a graph is compared with a graph or with Caffe's own file."
+        )
+    return graph_file.blobs(graph_file.read(path).weights.layers)
 
 
 def open_any(path: Path) -> Weights:
@@ -94,13 +109,14 @@ def open_any(path: Path) -> Weights:
 
 def _published(stored: Net, path: Path) -> Archive:
     """Give weights without a graph the published network's."""
+    family = families.of_layers(layer.name for layer in stored.layers) or families.DEEPLAB_V2
     shapes = {
         f"{found[0]}.weight": layer.blobs[0].shape
         for layer in stored.layers
-        if layer.blobs and (found := to_canonical("caffe", layer.name))
+        if layer.blobs and (found := family.naming.to_canonical("caffe", layer.name))
     }
     net, notes = caffe_graph.with_weights(
-        deploy_net(infer_config(shapes), 321, 321), stored, reset=lambda _: False
+        family.deploy(family.infer(shapes), 321, 321), stored, reset=lambda _: False
     )
     tensors, _ = caffe.tensors(net)
     return Archive(Origin("caffe", {path.name: ""}, tool()), CAFFE_V2, None, tensors, notes=notes)

@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..proto import caffemodel as caffemodel_format
 from ..proto import prototxt as prototxt_format
-from ..proto import snapshot
 from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.records import Net
-from ..proto.source import head as first_bytes
-from ..proto.source import sniff
 from . import caffe, caffe_graph, hdf5, legacy, weights
 from .archive import Archive, Origin, tool
 from .files import sha256
-from .native import Head, Native, is_backbone, scheme_of, to_native
+from .graph_file import read_weights
+from .native import Head, Native, is_backbone, recognised, to_native
 from .numerics import CAFFE_V2, TF_SLIM
 
 MULTI_SCALE = (1.0, 0.75, 0.5)
@@ -144,7 +141,7 @@ def convert_legacy(
     if multi_scale is not None:
         scales = MULTI_SCALE if multi_scale else (1.0,)
         archive = replace(archive, settings={**archive.settings, "scales": scales})
-    if out.suffix == ".h5" and scheme_of(archive) is None:
+    if out.suffix == ".h5" and recognised(archive) is None:
         hdf5.write(archive, out)
         return None
     return _write(archive, to_native(archive, head), out, keep_hdf5)
@@ -197,7 +194,7 @@ def read_caffe(
     prototxt: Path | None, caffemodel: Path, *, reset_head: bool = False, strict: bool = True
 ) -> Archive:
     """Read a Caffe net and its weights into an archive; see `convert_caffe`."""
-    stored = _read_weights(caffemodel)
+    stored = read_weights(caffemodel)
     notes: tuple[str, ...] = ()
     if prototxt is not None:
         graph = caffe_graph.select(prototxt_format.read(prototxt, strict=strict))
@@ -230,9 +227,3 @@ def _keeps(layer: str, graph: Net) -> bool:
     """Tell whether a reset head leaves this layer alone: the backbone and its Scale layers."""
     targets = caffe.scale_targets(graph)
     return is_backbone(targets.get(layer, layer))
-
-
-def _read_weights(path: Path) -> Net:
-    if sniff(first_bytes(path)) == "an HDF5 file":
-        return snapshot.read(path)
-    return caffemodel_format.read(path)

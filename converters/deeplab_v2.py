@@ -9,19 +9,19 @@ Atrous Convolution, and Fully Connected CRFs", section 3 (ASPP-L, multi-scale in
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from ..proto.errors import MismatchError
-from .naming.deeplab_v2 import HEAD
+from ..proto.records import Net
+from .caffe_sizes import spatial
+from .family import Settings, Shape, as_json, of_json, read_settings
+from .naming.deeplab_v2 import HEAD, SCALES, to_canonical
 from .naming.scheme import read
 from .topology import Table
 
-FAMILY = "deeplab_v2"
 EXPANSION = 4  # A bottleneck's output has four times its inner width.
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,13 @@ class DeepLabV2Config:
     scales: tuple[float, ...] = (1.0,)
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "DeepLabV2Config":
+    def from_json(cls, found: Mapping[str, Any]) -> "DeepLabV2Config":
         """Read what `to_json` wrote; raise for keys that are not the config's."""
-        unknown = set(fields) - set(cls.__slots__)
-        if unknown:
-            raise MismatchError(
-                f"model config: unknown keys {sorted(unknown)}, expected {list(cls.__slots__)}."
-            )
-        read: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
-        }
-        return cls(**read)
+        return of_json(cls, found)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return as_json(self)
 
 
 STRIDES = (1, 2, 1, 1)
@@ -120,6 +112,12 @@ def infer_config(
 
     ``rates`` and ``scales`` are not visible in shapes: give them where the source tells.
     A file without a head gets the standard one for 21 classes.
+
+    Raises
+    ------
+    MismatchError
+        Whole stages of the backbone are missing.
+
     """
     blocks = [0, 0, 0, 0]
     widths = [0, 0, 0, 0]
@@ -132,6 +130,12 @@ def infer_config(
                 widths[stage] = shape[0] if shape else 0
         elif values := read(HEAD + "convs.{r}.weight", name):
             heads[int(values["rate"])] = shape[0] if shape else 0
+    if 0 in blocks:
+        missing = [f"layer{stage}" for stage, count in enumerate(blocks, 1) if not count]
+        raise MismatchError(
+            f"no weights for whole stages of the backbone ({', '.join(missing)}): the file is a "
+            "part of a model. Is it one shard of several, or were too few variables selected?"
+        )
     stem = shapes.get("backbone.conv1.weight", (0,))
     return DeepLabV2Config(
         classes=heads.get(0, 21),
@@ -141,6 +145,45 @@ def infer_config(
         rates=rates or RATES.get(len(heads), RATES[4]),
         scales=scales,
     )
+
+
+def told_by_graph(graph: Net) -> Mapping[str, Any]:
+    """Read off a graph what shapes do not show: the head's rates, the input scales."""
+    rates: dict[int, int] = {}
+    scales: set[float] = set()
+    for layer in graph.layers:
+        if layer.type != "Convolution":
+            continue
+        found = to_canonical("caffe", layer.name)
+        if found is None:
+            continue
+        module, values = found
+        scales.add(SCALES.get(str(values["scale"]), 0.0))
+        if module.startswith(HEAD):
+            rates[int(values["rate"])] = spatial(layer.params.convolution_param, "dilation", 1)[0]
+    known: dict[str, Any] = {}
+    if rates and sorted(rates) == list(range(len(rates))):
+        known["rates"] = tuple(rates[index] for index in sorted(rates))
+    if scales - {0.0}:
+        known["scales"] = tuple(sorted(scales - {0.0}, reverse=True))
+    return known
+
+
+def told_by_settings(settings: Settings) -> Mapping[str, Any]:
+    """Read what `settings_of` gave."""
+    rates = {"rates": lambda values: tuple(int(rate) for rate in values)}
+    return read_settings(settings, {**rates, "scales": tuple})
+
+
+def settings_of(config: DeepLabV2Config) -> Settings:
+    """Return what of a config shapes do not show."""
+    return {"scales": config.scales, "rates": tuple(map(float, config.rates))}
+
+
+def summary(config: DeepLabV2Config) -> str:
+    """Say a config in a line."""
+    form = "multi-scale" if len(config.scales) > 1 else "single-scale"
+    return f"DeepLab v2, blocks {config.blocks}, {config.classes} classes, {form}"
 
 
 def network(table: Table, config: DeepLabV2Config, bn_eps: float) -> int:

@@ -12,9 +12,10 @@ import numpy as np
 
 from ..proto.records import Array, Net
 from .archive import Origin
+from .families import FAMILIES
+from .family import Family
 from .files import sha256
 from .kinds import Kind, kind_of
-from .naming.deeplab_v2 import LAYOUTS, to_canonical
 from .naming.families import foreign, looks_like
 from .naming.scheme import Values
 from .numerics import Numerics
@@ -77,6 +78,7 @@ class _Content:
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()  # Where it is more than the one.
     scales: Sequence[float] = ()  # Where it is told otherwise than by a graph.
+    content: str = ""  # Where the file says it.
 
 
 def describe(path: Path) -> Description:
@@ -98,7 +100,7 @@ def describe(path: Path) -> Description:
         sum(one.stat().st_size for one in files),
         {one.name: sha256(one) for one in files},
         kind.value,
-        _content(found),
+        found.content or _content(found),
         found.facts,
         layers,
         rows,
@@ -170,8 +172,10 @@ def _archive(path: Path) -> _Content:
 
 
 def _state(path: Path) -> _Content:
-    from . import weights
+    from . import graph_file, weights
 
+    if graph_file.fields_of(path) is not None:
+        return _graph(path)
     named, described = weights.read_named(path)
     facts: dict[str, str] = {}
     scales: Sequence[float] = ()
@@ -184,6 +188,20 @@ def _state(path: Path) -> _Content:
         scales = found.config.scales
     names = [*named, *(name.rpartition(".")[0] for name in named)]
     return _Content(names, named.items(), None, facts, scales=scales)
+
+
+def _graph(path: Path) -> _Content:
+    from . import graph_file
+
+    found = graph_file.read(path)
+    names = [layer.name for layer in found.net.layers]
+    facts = {
+        **{f"input {name}": str(list(shape)) for name, shape in found.shapes.items()},
+        **_origin_facts(found.origin, None),
+    }
+    blobs = graph_file.blobs(found.weights.layers)
+    content = f"a Caffe net kept as a graph, {found.net.name or 'without a name'}"
+    return _Content(names, blobs.items(), found.net, facts, content=content)
 
 
 READERS: dict[Kind, Callable[[Path], _Content]] = {
@@ -210,28 +228,29 @@ def _origin_facts(origin: Origin, numerics: Numerics | None) -> dict[str, str]:
 def _content(found: _Content) -> str:
     """Say what the names look like: layers, modules or variables, as the format has them."""
     names = list(found.names)
-    ours = [values for name in names for values in _recognised(name)]
-    head = any("rate" in values for values in ours)
+    ours = [one for one in map(_recognised, names) if one is not None]
+    head = any(module.startswith(family.naming.head) for family, module, _ in ours)
     others = looks_like if not ours else foreign
-    if not head and (family := others([*names, *(f"{name}/weights" for name in names)])):
-        return family
+    if not head and (like := others([*names, *(f"{name}/weights" for name in names)])):
+        return like
     if not ours:
         return "names that belong to no network we know"
     form = ""
-    if len(found.scales) > 1 or len({values.get("scale", "") for values in ours}) > 1:
+    if len(found.scales) > 1 or len({values.get("scale", "") for _, _, values in ours}) > 1:
         form = ", multi-scale"
     elif found.scales or found.net:
         form = ", single-scale"
-    return f"DeepLab v2 ResNet{form}" + ("" if head else ", without a classifier")
+    return f"{ours[0][0].title}{form}" + ("" if head else ", without a classifier")
 
 
-def _recognised(name: str) -> Iterator[Values]:
-    """Yield the values in a name of one of DeepLab v2's blocks or classifiers."""
-    for scheme in ("caffe", *LAYOUTS):
-        found = to_canonical(scheme, name)
-        if found and ("stage" in found[1] or "rate" in found[1]):
-            yield found[1]
-            return
+def _recognised(name: str) -> tuple[Family, str, Values] | None:
+    """Return the family that alone has such a name, the module's name there, its values."""
+    for family in FAMILIES:
+        for scheme in ("caffe", *family.naming.layouts):
+            found = family.naming.to_canonical(scheme, name)
+            if found and family.naming.tells(scheme, name):
+                return family, *found
+    return None
 
 
 def _layer_rows(net: Net) -> Iterator[LayerRow]:

@@ -12,14 +12,12 @@ from ..proto import caffemodel, checkpoint_write, kaffe, prototxt
 from ..proto.errors import MismatchError, UsageError
 from ..proto.records import Blob, Layer, Net
 from ..proto.source import head, sniff
-from . import hdf5, legacy, weights
+from . import families, hdf5, legacy, weights
 from .archive import Archive, Role
-from .deeplab_v2 import parameters
 from .files import replacing
-from .naming.deeplab_v2 import LAYOUTS, context_of, from_canonical
 from .native import to_native
 from .weights import Weights
-from .write_caffe import deploy_net, filled
+from .write_caffe import filled
 
 SIZE = 321  # Of the input in a prototxt that we write; Caffe reshapes to what it is given.
 
@@ -97,8 +95,9 @@ def export(
     out = Path(out)
     if to not in TARGETS:
         raise UsageError(f"target {to!r} is unknown, expected one of {', '.join(TARGETS)}.")
-    if layout not in LAYOUTS:
-        raise UsageError(f"layout {layout!r} is unknown, expected one of {', '.join(LAYOUTS)}.")
+    if layout not in families.LAYOUTS:
+        known = ", ".join(families.LAYOUTS)
+        raise UsageError(f"layout {layout!r} is unknown, expected one of {known}.")
     target = TARGETS[to]
     if not out.name:
         raise UsageError(f"{out}: is a folder, expected the name of a file to write.")
@@ -119,15 +118,16 @@ def export(
 
 def variables(found: Weights) -> dict[str, NDArray[np.float32]]:
     """Return the weights under TensorFlow's names, in its axis order (H, W, in, out)."""
-    context = context_of(found.config.blocks)
+    family = families.of_config(found.config)
+    context = family.context(found.config)
     named = {}
-    for name in parameters(found.config):
+    for name in family.parameters(found.config):
         module, _, parameter = name.rpartition(".")
         kinds = TF_NORM if _is_norm(module, found) else TF_CONVOLUTION
         data = found.state[name]
         if data.ndim == 4:
             data = data.transpose(2, 3, 1, 0)
-        layer = from_canonical("caffe", module, context)
+        layer = family.naming.from_canonical("caffe", module, context)
         named[f"{layer}/{kinds[parameter]}"] = np.ascontiguousarray(data)
     return named
 
@@ -210,13 +210,14 @@ def _with_blobs(layer: Layer, blobs: dict[str, dict[int, Blob]]) -> Layer:
 
 def of_state(found: Weights) -> Net:
     """State the network of native weights in Caffe's terms; statistics have the factor 1."""
-    net = deploy_net(found.config, SIZE, SIZE, bn_eps=found.numerics.bn_eps)
-    context = context_of(found.config.blocks)
+    family = families.of_config(found.config)
+    net = family.deploy(found.config, SIZE, SIZE, bn_eps=found.numerics.bn_eps)
+    context = family.context(found.config)
     blobs: dict[str, tuple[Blob, ...]] = {}
     one = np.ones(1, np.float32)
-    for name in parameters(found.config):
+    for name in family.parameters(found.config):
         module, _, parameter = name.rpartition(".")
-        layer = from_canonical("caffe", module, context)
+        layer = family.naming.from_canonical("caffe", module, context)
         if parameter == "running_mean":
             mean, variance = found.state[name], found.state[f"{module}.running_var"]
             blobs[layer] = _as_blobs(mean, variance, one)

@@ -14,6 +14,16 @@ from ..proto.errors import StorageError, ZooError
 CHUNK = 1 << 20
 
 
+def _umask() -> int:
+    """Return the process's file mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+UMASK = _umask()  # Once, before there are threads that would create files meanwhile.
+
+
 @contextmanager
 def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     """Give a temporary path to write to, which becomes ``path`` when the block ends well.
@@ -44,7 +54,7 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~UMASK)
         temporary.replace(path)
         _sync(folder)
     except OSError as error:
@@ -91,9 +101,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

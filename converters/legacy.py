@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from ..proto import deepdish, kaffe
 from ..proto.errors import FormatError, MismatchError, UsageError
-from . import hdf5, tensorflow, weights
+from . import families, hdf5, tensorflow, weights
 from .archive import Archive, Origin, Role, Tensor, tool
-from .deeplab_v2 import parameters
 from .files import sha256
 from .kinds import Kind, kind_of
-from .naming.deeplab_v2 import DROPPED, layout_of
+from .naming.scheme import DROPPED
 from .numerics import CAFFE_V2, JACCARD_SEGMENT, TF_SLIM, TORCH_HALFPIXEL, Numerics, profile
 
 Scales = tuple[float, ...]
@@ -124,7 +123,8 @@ def _of_state(path: Path, named: Numerics | None) -> Archive:
         ours = weights.read(path)
         _agree(path, ours.numerics, named)
         return of_weights(ours)
-    layout = layout_of(list(state)) or ""
+    found = families.of_state(state)
+    layout = found[1] if found else ""
     habit = HABITS.get(layout, Habit(None, (1.0,)))
     numerics = named or habit.numerics
     if numerics is None and layout:
@@ -182,8 +182,8 @@ def _agree(path: Path, found: Numerics | None, named: Numerics | None) -> None:
 
 def of_weights(found: weights.Weights) -> Archive:
     """Return native weights as an archive under their canonical names."""
-    state = {name: found.state[name] for name in parameters(found.config)}
+    family = families.of_config(found.config)
+    state = {name: found.state[name] for name in family.parameters(found.config)}
     tensors = tuple(_of_names(state, Path("weights")))
     origin = Origin("pytorch", found.origin.files, found.origin.tool)
-    settings = {"scales": found.config.scales, "rates": tuple(map(float, found.config.rates))}
-    return Archive(origin, found.numerics, None, tensors, settings)
+    return Archive(origin, found.numerics, None, tensors, family.settings(found.config))

@@ -6,20 +6,17 @@ it node by node: weights whose net computes something else are refused, not conv
 """
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..proto.errors import MismatchError, UsageError, listing
 from ..proto.records import Net
-from . import caffe_graph
+from . import caffe_graph, families
 from .archive import Archive, Float32, Tensor
-from .caffe_sizes import spatial
-from .deeplab_v2 import DeepLabV2Config, infer_config, network, parameters
-from .naming.deeplab_v2 import HEAD, SCALES, layout_of, to_canonical
+from .family import Config, Family
 from .naming.families import looks_like
+from .naming.scheme import Naming
 from .numerics import Numerics
 from .rename import Conversion, check, rename
 from .topology import Table, differences
@@ -61,79 +58,82 @@ class Native:
     notes: tuple[str, ...]
 
 
-def scheme_of(archive: Archive) -> str | None:
-    """Return the naming scheme of an archive's layers, None where it is none of ours.
-
-    TensorFlow's DeepLab took its layers' names from Caffe.
-    """
+def recognised(archive: Archive, *, fresh_head: bool = False) -> tuple[Family, str] | None:
+    """Return the family and naming scheme of an archive's layers, None where none is ours."""
     layers = [tensor.layer for tensor in archive.tensors]
     if archive.origin.framework == "pytorch":
-        return layout_of([f"{layer}." for layer in layers])
-    return "caffe" if any(_is_block("caffe", layer) for layer in layers) else None
+        return families.of_state([f"{layer}." for layer in layers])
+    family = families.of_layers(layers, fresh_head=fresh_head)
+    return None if family is None else (family, "caffe")
 
 
-def is_backbone(layer: str, scheme: str = "caffe") -> bool:
-    """Tell whether a source layer is of the part that a reset head keeps."""
-    found = to_canonical(scheme, layer)
-    return found is not None and not found[0].startswith(HEAD)
+def is_backbone(layer: str) -> bool:
+    """Tell whether a Caffe layer is of the part that a reset head keeps, of any family."""
+    return any(_is_backbone(family.naming, "caffe", layer) for family in families.FAMILIES)
+
+
+def _is_backbone(naming: Naming, scheme: str, layer: str) -> bool:
+    found = naming.to_canonical(scheme, layer)
+    return found is not None and not found[0].startswith(naming.head)
 
 
 def to_native(archive: Archive, head: Head | None = None) -> Native:
-    """Make a DeepLab v2's weights of an archive.
+    """Make a native model's weights of an archive.
 
     Raises
     ------
     MismatchError
-        The archive is of another family, holds tensors without a place, lacks some, or its
+        The archive is of no family of ours, holds tensors without a place, lacks some, or its
         graph computes something else; everything of one kind is listed.
 
     """
     head = head or Head()
-    scheme = scheme_of(archive)
-    if scheme is None:
+    found = recognised(archive, fresh_head=head.reset)
+    if found is None:
         raise MismatchError(_foreign(archive))
+    family, scheme = found
+    naming = family.naming
     if archive.numerics is None:
         raise MismatchError(
             "the archive does not tell the conventions it was trained under, so it makes no model."
         )
 
     def module(layer: str) -> str | None:
-        found = to_canonical(scheme, layer)
-        return found[0] if found else None
+        known = naming.to_canonical(scheme, layer)
+        return known[0] if known else None
 
     def dropped(tensor: Tensor) -> str | None:
         if scheme == "advsemiseg" and _is_unused_branch(tensor.layer):
             return UNUSED_BRANCH
-        fresh = head.reset and not is_backbone(tensor.layer, scheme)
+        fresh = head.reset and not _is_backbone(naming, scheme, tensor.layer)
         return "not part of the backbone: the head was reset" if fresh else None
 
     conversion = rename(archive, module, dropped)
     shapes = {name: data.shape for name, data in conversion.state.items()}
-    config = infer_config(shapes, **{**_of_graph(archive.graph), **_of_settings(archive)})
-    if 0 in config.blocks:
-        missing = [f"layer{stage}" for stage, count in enumerate(config.blocks, 1) if not count]
-        raise MismatchError(
-            f"no weights for whole stages of the backbone ({', '.join(missing)}): the file is a "
-            "part of a model. Is it one shard of several, or were too few variables selected?"
-        )
-    config, started = _headed(conversion, config, head)
+    told = family.told_by_graph(archive.graph) if archive.graph else {}
+    config = family.infer(shapes, **{**told, **family.told_by_settings(archive.settings)})
+    config, started = _headed(conversion, family, config, head)
     state = {**conversion.state, **started}
-    check(state, parameters(config))
-    notes = archive.notes + _compared(archive.graph, config, archive.numerics, reset=head.reset)
+    check(state, family.parameters(config))
+    notes = archive.notes + _compared(
+        archive.graph, family, config, archive.numerics, reset=head.reset
+    )
     weights = Weights(state, config, archive.numerics, archive.origin)
     return Native(weights, conversion, tuple(started), notes)
 
 
 def _headed(
-    conversion: Conversion, config: DeepLabV2Config, head: Head
-) -> tuple[DeepLabV2Config, dict[str, Float32]]:
+    conversion: Conversion, family: Family, config: Config, head: Head
+) -> tuple[Config, dict[str, Float32]]:
     """Return the config with the head that was asked for, and a fresh head's parameters."""
     if head.reset:
-        config = replace(config, classes=head.classes or config.classes)
-        return config, fresh_head(config, head.seed)
-    if not any(name.startswith(HEAD) for name in conversion.state):
+        classes = head.classes or config.classes
+        config = family.config.from_json({**config.to_json(), "classes": classes})
+        return config, fresh_head(family, config, head.seed)
+    if not any(name.startswith(family.naming.head) for name in conversion.state):
         raise MismatchError(
-            "the file has no classifier (fc1_*_c0 and on). To start one afresh: --reset-head."
+            f"the file has no classifier ({_first_of_head(family, config)} and on). To start one "
+            "afresh: --reset-head."
         )
     if head.classes not in (None, config.classes):
         raise MismatchError(
@@ -143,24 +143,31 @@ def _headed(
     return config, {}
 
 
+def _first_of_head(family: Family, config: Config) -> str:
+    """Name a head's first layer, in Caffe's words."""
+    modules = (name.rpartition(".")[0] for name in family.parameters(config))
+    module = next(one for one in modules if one.startswith(family.naming.head))
+    return family.naming.from_canonical("caffe", module, family.context(config))
+
+
 def _compared(
-    graph: Net | None, config: DeepLabV2Config, numerics: Numerics, *, reset: bool
+    graph: Net | None, family: Family, config: Config, numerics: Numerics, *, reset: bool
 ) -> tuple[str, ...]:
     """Refuse a graph that computes something else; weights that only start a training may."""
-    found = _differences(graph, config, numerics) if graph is not None else []
+    found = _differences(graph, family, config, numerics) if graph is not None else []
     if found and not reset:
         raise MismatchError(
-            f"the file's network is not the DeepLab v2 it looks like:\n{listing(found)}\n"
+            f"the file's network is not the {family.title} it looks like:\n{listing(found)}\n"
             "Its weights would give other results in this model, so they are not converted."
         )
     return tuple(f"initialisation only, the file's network differs: {one}" for one in found[:3])
 
 
-def fresh_head(config: DeepLabV2Config, seed: int) -> dict[str, Float32]:
+def fresh_head(family: Family, config: Config, seed: int) -> dict[str, Float32]:
     """Draw a new classifier; the same seed and sizes give the same values everywhere."""
     started: dict[str, Float32] = {}
-    for name, shape in parameters(config).items():
-        if not name.startswith(HEAD):
+    for name, shape in family.parameters(config).items():
+        if not name.startswith(family.naming.head):
             continue
         if name.endswith(".bias"):
             started[name] = np.zeros(shape, np.float32)
@@ -170,68 +177,32 @@ def fresh_head(config: DeepLabV2Config, seed: int) -> dict[str, Float32]:
     return started
 
 
-def _is_block(scheme: str, layer: str) -> bool:
-    found = to_canonical(scheme, layer)
-    return found is not None and "stage" in found[1]
-
-
 def _is_unused_branch(layer: str) -> bool:
-    found = to_canonical("advsemiseg", layer)
+    found = families.DEEPLAB_V2.naming.to_canonical("advsemiseg", layer)
     return found is not None and int(found[1].get("rate", 0)) > 1
 
 
 def _foreign(archive: Archive) -> str:
     """Say what an archive is that no naming table knows."""
     layers = list(dict.fromkeys(tensor.layer for tensor in archive.tensors))
-    family = looks_like([*layers, *(f"{layer}/weights" for layer in layers)])
+    like = looks_like([*layers, *(f"{layer}/weights" for layer in layers)])
     return (
-        "not a DeepLab v2 ResNet: none of its "
-        f"{len(layers)} layers with weights has one of its names. "
-        + (f"It looks like {family}. " if family else "")
+        f"not a {' or '.join(one.title for one in families.FAMILIES)}: none of its "
+        f"{len(layers)} layers with weights has one of their names. "
+        + (f"It looks like {like}. " if like else "")
         + f"They begin: {', '.join(layers[:5])}."
+        + (" To convert the net as it is: --graph." if archive.graph else "")
     )
 
 
-def _of_settings(archive: Archive) -> dict[str, Any]:
-    told: dict[str, Any] = dict(archive.settings)
-    if "rates" in told:
-        told["rates"] = tuple(int(rate) for rate in told["rates"])
-    unknown = set(told) - {"rates", "scales"}
-    if unknown:
-        raise MismatchError(f"archive: unknown settings {sorted(unknown)}, expected rates, scales.")
-    return told
-
-
-def _of_graph(graph: Net | None) -> Mapping[str, Any]:
-    """Read off the graph what shapes do not show: the head's rates, the input scales."""
-    rates: dict[int, int] = {}
-    scales: set[float] = set()
-    for layer in graph.layers if graph else ():
-        if layer.type != "Convolution":
-            continue
-        found = to_canonical("caffe", layer.name)
-        if found is None:
-            continue
-        module, values = found
-        scales.add(SCALES.get(str(values["scale"]), 0.0))
-        if module.startswith(HEAD):
-            rates[int(values["rate"])] = spatial(layer.params.convolution_param, "dilation", 1)[0]
-    known: dict[str, Any] = {}
-    if rates and sorted(rates) == list(range(len(rates))):
-        known["rates"] = tuple(rates[index] for index in sorted(rates))
-    if scales - {0.0}:
-        known["scales"] = tuple(sorted(scales - {0.0}, reverse=True))
-    return known
-
-
-def _named(layer: str) -> str:
-    found = to_canonical("caffe", layer)
-    return found[0] if found else layer
-
-
-def _differences(graph: Net, config: DeepLabV2Config, numerics: Numerics) -> list[str]:
+def _differences(graph: Net, family: Family, config: Config, numerics: Numerics) -> list[str]:
     """List where the file's network and the model's differ; empty when they are the same."""
+
+    def named(layer: str) -> str:
+        known = family.naming.to_canonical("caffe", layer)
+        return known[0] if known else layer
+
     table = Table()
-    expected = network(table, config, numerics.bn_eps)
-    found = caffe_graph.enter(table, caffe_graph.select(graph), _named)
+    expected = family.network(table, config, numerics.bn_eps)
+    found = caffe_graph.enter(table, caffe_graph.select(graph), named)
     return [] if expected in found else list(differences(table, expected, found))

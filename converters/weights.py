@@ -17,18 +17,11 @@ import numpy as np
 from ..proto.checkpoint_records import widened
 from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.source import head, sniff, wrong_kind
-from . import rename
+from . import families, rename
 from .archive import Float32, Origin, contiguous
-from .deeplab_v2 import FAMILY, DeepLabV2Config, infer_config, parameters
+from .family import Config, Family
 from .files import replacing
-from .naming.deeplab_v2 import (
-    DROPPED,
-    LAYOUTS,
-    context_of,
-    from_canonical,
-    layout_of,
-    to_canonical,
-)
+from .naming.scheme import DROPPED
 from .numerics import Numerics, profile
 
 KEY = "deeplab_zoo"
@@ -41,7 +34,7 @@ class Weights:
     """A model's state under canonical names, with what is needed to rebuild the model."""
 
     state: dict[str, Float32] = field(repr=False)
-    config: DeepLabV2Config
+    config: Config
     numerics: Numerics
     origin: Origin
 
@@ -57,27 +50,30 @@ def write(weights: Weights, path: Path, *, layout: str = "canonical") -> None:
         The disk does not let us; what was there before is untouched.
 
     """
-    if layout not in LAYOUTS:
-        raise UsageError(f"layout {layout!r} is unknown, expected one of {', '.join(LAYOUTS)}.")
+    family = families.of_config(weights.config)
+    if layout not in family.naming.layouts:
+        known = ", ".join(family.naming.layouts)
+        raise UsageError(f"layout {layout!r}: {family.title} has {known}.")
     if path.suffix not in (".safetensors", ".pth"):
         raise UsageError(f"{path}: suffix {path.suffix!r}, expected .safetensors or .pth.")
-    context = context_of(weights.config.blocks)
+    context = family.context(weights.config)
     state = {}
-    for name in parameters(weights.config):
+    for name in family.parameters(weights.config):
         module, _, parameter = name.rpartition(".")
-        state[f"{from_canonical(layout, module, context)}.{parameter}"] = weights.state[name]
-    described = json.dumps(_describe(weights, layout), sort_keys=True)
+        spelled = family.naming.from_canonical(layout, module, context)
+        state[f"{spelled}.{parameter}"] = weights.state[name]
+    described = json.dumps(_describe(weights, family, layout), sort_keys=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         if path.suffix == ".safetensors":
-            _write_safetensors(state, {"format": "pt", KEY: described}, file)
+            write_safetensors(state, {"format": "pt", KEY: described}, file)
         else:
             _write_pth(state, described, file)
 
 
-def _describe(weights: Weights, layout: str) -> dict[str, Any]:
+def _describe(weights: Weights, family: Family, layout: str) -> dict[str, Any]:
     return {
         "version": FORMAT_VERSION,
-        "family": FAMILY,
+        "family": family.name,
         "config": weights.config.to_json(),
         "numerics": weights.numerics.name,
         "layout": layout,
@@ -85,7 +81,7 @@ def _describe(weights: Weights, layout: str) -> dict[str, Any]:
     }
 
 
-def _write_safetensors(
+def write_safetensors(
     state: Mapping[str, Float32], metadata: Mapping[str, str], file: BinaryIO
 ) -> None:
     """Write tensors one after the other, from where they are.
@@ -133,19 +129,24 @@ def read(path: Path, *, numerics: str | None = None) -> Weights:
 
     """
     named, described = read_named(path)
-    state = _canonical(named, str(path))
-    shapes = {name: data.shape for name, data in state.items()}
-    if described:
-        found = _described(json.loads(described), numerics, path)
-    elif numerics:
-        found = infer_config(shapes), profile(numerics), Origin("unknown", {}, "unknown")
-    else:
+    fields = json.loads(described) if described else {}
+    if fields.get("family") == "graph":
+        raise MismatchError(
+            f"{path}: is a graph, a net without a native model. It can be loaded, inspected, "
+            "compared, and exported --to onnx."
+        )
+    found = _described(fields, numerics, path) if fields else None
+    family, state = _canonical(named, str(path))
+    if found is None and numerics is None:
         raise MismatchError(
             f"{path}: was not written by deeplab-zoo and records no numerics profile, so the "
             "right preprocessing and resizing are not known. Name it: numerics='caffe-v2'."
         )
+    if found is None:
+        shapes = {name: data.shape for name, data in state.items()}
+        found = family.infer(shapes), profile(str(numerics)), Origin("unknown", {}, "unknown")
     config, rules, origin = found
-    rename.check(state, parameters(config))
+    rename.check(state, families.of_config(config).parameters(config))
     return Weights(state, config, rules, origin)
 
 
@@ -161,21 +162,33 @@ def read_named(path: Path) -> tuple[dict[str, Float32], str]:
 
 def _described(
     fields: Mapping[str, Any], numerics: str | None, path: Path
-) -> tuple[DeepLabV2Config, Numerics, Origin]:
-    if fields.get("family") != FAMILY or fields.get("version") != FORMAT_VERSION:
+) -> tuple[Config, Numerics, Origin]:
+    family = families.named(fields.get("family"), str(path))
+    if fields.get("version") != FORMAT_VERSION:
         raise FormatError(
-            f"{path}: family {fields.get('family')!r} version {fields.get('version')!r}, "
-            f"expected {FAMILY!r} version {FORMAT_VERSION}. Is it from a newer deeplab-zoo?"
+            f"{path}: {family.name} version {fields.get('version')!r}, expected version "
+            f"{FORMAT_VERSION}. Is it from a newer deeplab-zoo?"
         )
     if numerics and numerics != fields["numerics"]:
         raise MismatchError(
             f"{path}: was trained under {fields['numerics']!r}, asked for {numerics!r}."
         )
     return (
-        DeepLabV2Config.from_json(fields["config"]),
+        family.config.from_json(fields["config"]),
         profile(fields["numerics"]),
         Origin(**fields["origin"]),
     )
+
+
+def read_header(path: Path) -> str:
+    """Return our description in a safetensors file, ``""`` where it has none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get(KEY, ""))
+    except SafetensorError as error:
+        raise FormatError(f"{path}: not a sound safetensors file ({error}).") from None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Float32], str]:
@@ -239,21 +252,22 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
     return named, str(metadata.get(KEY, ""))
 
 
-def _canonical(named: Mapping[str, Float32], place: str) -> dict[str, Float32]:
-    """Bring a state dict of any layout to canonical names."""
-    layout = layout_of(list(named))
-    if layout is None:
+def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, dict[str, Float32]]:
+    """Bring a state dict of any layout to canonical names, and tell whose they are."""
+    found = families.of_state(named)
+    if found is None:
         raise MismatchError(
-            f"{place}: none of its {len(named)} names is DeepLab v2's in any layout "
-            f"({', '.join(LAYOUTS)}); it begins {listing(list(named)[:3])}"
+            f"{place}: none of its {len(named)} names is a DeepLab's in any layout "
+            f"({', '.join(families.LAYOUTS)}); it begins {listing(list(named)[:3])}"
         )
+    family, layout = found
     state: dict[str, Float32] = {}
     problems = []
     for name, data in named.items():
         module, _, parameter = name.rpartition(".")
         if parameter in DROPPED:
             continue
-        known = to_canonical(layout, module)
+        known = family.naming.to_canonical(layout, module)
         if known is None:
             problems.append(f"{name}: not a name of layout {layout}")
         elif data.dtype != np.float32:
@@ -262,4 +276,4 @@ def _canonical(named: Mapping[str, Float32], place: str) -> dict[str, Float32]:
             state[f"{known[0]}.{parameter}"] = data
     if problems:
         raise MismatchError(f"{place}: {len(problems)} tensors do not fit:\n{listing(problems)}")
-    return state
+    return family, state

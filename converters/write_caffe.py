@@ -4,12 +4,13 @@ Layer and blob names are the published ones (``res4b22_branch2c``, ``bn4b22_bran
 ``fc1_voc12_res075_c3``); the branches of a multi-scale net share parameters by name.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
 from ..proto.caffe_pb2 import EltwiseParameter, LayerParameter
 from ..proto.records import Blob, Layer, Net
+from .caffe import CONVERTERS
 from .deeplab_v2 import DILATIONS, EXPANSION, STRIDES, DeepLabV2Config, norm_of
 from .naming.deeplab_v2 import HEAD, blob_of, context_of, from_canonical
 from .numerics import CAFFE_V2
@@ -28,23 +29,27 @@ def deploy_net(
     Ends in ``fc1_voc12`` (single-scale) or ``fc_fusion`` (multi-scale), and ``fc1_interp``,
     the scores zoomed by 8.
     """
-    layers = [_layer("data", "Input", [], "data")]
-    layers[0].input_param.shape.add().dim.extend([1, 3, height, width])
+    layers = [image_of(height, width)]
     scores = []
     for scale in config.scales:
         suffix = str(context_of(config.blocks, scale)["scale"])
         factor = Fraction(scale).limit_denominator(64)
         if scale != 1:
-            layers.append(_interp(f"data{suffix}", "data", factor))
+            layers.append(interp(f"data{suffix}", "data", factor))
         layers += _branch(config, scale, suffix, bn_eps)
         scores.append(f"fc1_voc12{suffix}")
         if scale != 1:
-            layers.append(_interp(f"{scores[-1]}_interp", scores[-1], 1 / factor))
+            layers.append(interp(f"{scores[-1]}_interp", scores[-1], 1 / factor))
             scores[-1] = layers[-1].top[0]
     if len(scores) > 1:
-        layers.append(_layer("fc_fusion", "Eltwise", scores, "fc_fusion"))
+        layers.append(plain("fc_fusion", "Eltwise", scores, "fc_fusion"))
         layers[-1].eltwise_param.operation = EltwiseParameter.MAX
-    layers.append(_interp("fc1_interp", layers[-1].top[0], Fraction(8)))
+    layers.append(interp("fc1_interp", layers[-1].top[0], Fraction(8)))
+    return net_of(name, layers)
+
+
+def net_of(name: str, layers: Iterable[LayerParameter]) -> Net:
+    """Make a net of layers' messages."""
     return Net(
         name,
         tuple(Layer(one.name, one.type, tuple(one.bottom), tuple(one.top), one) for one in layers),
@@ -56,7 +61,7 @@ def filled(net: Net, blobs: Mapping[str, tuple[Blob, ...]]) -> Net:
     return replace(
         net,
         layers=tuple(
-            replace(layer, blobs=blobs[owner_of(layer)]) if layer.params.param else layer
+            replace(layer, blobs=blobs[owner_of(layer)]) if layer.type in CONVERTERS else layer
             for layer in net.layers
         ),
     )
@@ -64,7 +69,7 @@ def filled(net: Net, blobs: Mapping[str, tuple[Blob, ...]]) -> Net:
 
 def owner_of(layer: Layer) -> str:
     """Return the layer of scale 1 whose parameters this layer shares (perhaps itself)."""
-    return layer.params.param[0].name.rpartition("_")[0]
+    return layer.params.param[0].name.rpartition("_")[0] if layer.params.param else layer.name
 
 
 class _Names:
@@ -96,7 +101,7 @@ def _branch(
         top = names.layer(module)
         pad = rate * (kernel // 2)
         layer = _shared(top, names.owner(module), "Convolution", bottom, top, 1)
-        _set_convolution(layer, out, kernel, stride, pad, rate, bias=False)
+        set_convolution(layer, out, kernel, stride, pad, rate, bias=False)
         yield layer
         name, owner = names.layer(norm), names.owner(norm)
         layer = _shared(name, owner, "BatchNorm", top, top, 3)
@@ -111,8 +116,8 @@ def _branch(
 
     yield from normalised("backbone.conv1", f"data{suffix}", config.stem, 7, 2, 1)
     blob = names.blob("backbone.relu")
-    yield _layer(f"conv1_relu{suffix}", "ReLU", [blob], blob)
-    pool = _layer(names.blob("backbone.maxpool"), "Pooling", [blob], names.blob("backbone.maxpool"))
+    yield plain(f"conv1_relu{suffix}", "ReLU", [blob], blob)
+    pool = plain(names.blob("backbone.maxpool"), "Pooling", [blob], names.blob("backbone.maxpool"))
     pool.pooling_param.kernel_size, pool.pooling_param.stride, pool.pooling_param.pad = 3, 2, 1
     yield pool
     x = pool.top[0]
@@ -127,47 +132,57 @@ def _branch(
                 yield from normalised(f"{at}.downsample.0", x, width * EXPANSION, 1, stride, 1)
             yield from normalised(f"{at}.conv1", x, width, 1, stride, 1)
             y = names.blob(f"{at}.relu1")
-            yield _layer(f"{y}_relu", "ReLU", [y], y)
+            yield plain(f"{y}_relu", "ReLU", [y], y)
             yield from normalised(f"{at}.conv2", y, width, 3, 1, rate)
             y = names.blob(f"{at}.relu2")
-            yield _layer(f"{y}_relu", "ReLU", [y], y)
+            yield plain(f"{y}_relu", "ReLU", [y], y)
             yield from normalised(f"{at}.conv3", y, width * EXPANSION, 1, 1, 1)
             x = names.blob(at)
-            yield _layer(x, "Eltwise", [shortcut, names.blob(f"{at}.bn3")], x)
-            yield _layer(f"{x}_relu", "ReLU", [x], x)
+            yield plain(x, "Eltwise", [shortcut, names.blob(f"{at}.bn3")], x)
+            yield plain(f"{x}_relu", "ReLU", [x], x)
     tops = []
     for index, rate in enumerate(config.rates):
         module = f"{HEAD}convs.{index}"
         tops.append(names.layer(module))
         layer = _shared(tops[-1], names.owner(module), "Convolution", x, tops[-1], 2)
-        _set_convolution(layer, config.classes, 3, 1, rate, rate, bias=True)
+        set_convolution(layer, config.classes, 3, 1, rate, rate, bias=True)
         yield layer
     total = names.blob("classifier")
-    yield _layer(total, "Eltwise", tops, total)
+    yield plain(total, "Eltwise", tops, total)
 
 
-def _layer(name: str, kind: str, bottoms: list[str], top: str) -> LayerParameter:
+def image_of(height: int, width: int) -> LayerParameter:
+    """Return the input layer, one image of three channels."""
+    layer = plain("data", "Input", [], "data")
+    layer.input_param.shape.add().dim.extend([1, 3, height, width])
+    return layer
+
+
+def plain(name: str, kind: str, bottoms: list[str], top: str) -> LayerParameter:
+    """Return a layer without settings."""
     return LayerParameter(name=name, type=kind, bottom=bottoms, top=[top])
 
 
 def _shared(name: str, owner: str, kind: str, bottom: str, top: str, blobs: int) -> LayerParameter:
-    layer = _layer(name, kind, [bottom], top)
+    layer = plain(name, kind, [bottom], top)
     for index in range(blobs):
         layer.param.add(name=f"{owner}_{index}")
     return layer
 
 
-def _set_convolution(
+def set_convolution(
     layer: LayerParameter, out: int, kernel: int, stride: int, pad: int, rate: int, *, bias: bool
 ) -> None:
+    """Give a convolution its settings."""
     settings = layer.convolution_param
     settings.num_output, settings.bias_term = out, bias
     settings.kernel_size[:], settings.stride[:] = [kernel], [stride]
     settings.pad[:], settings.dilation[:] = [pad], [rate]
 
 
-def _interp(name: str, bottom: str, factor: Fraction) -> LayerParameter:
-    layer = _layer(name, "Interp", [bottom], name)
+def interp(name: str, bottom: str, factor: Fraction) -> LayerParameter:
+    """Return an Interp by factors."""
+    layer = plain(name, "Interp", [bottom], name)
     if factor.numerator != 1:
         layer.interp_param.zoom_factor = factor.numerator
     if factor.denominator != 1:

@@ -149,7 +149,7 @@ class ContrastiveLossParameter(_message.Message):
     def __init__(self, margin: _Optional[float] = ..., legacy_version: bool = ...) -> None: ...
 
 class ConvolutionParameter(_message.Message):
-    __slots__ = ["axis", "bias_filler", "bias_term", "dilation", "engine", "force_nd_im2col", "group", "kernel_h", "kernel_size", "kernel_w", "num_output", "pad", "pad_h", "pad_w", "stride", "stride_h", "stride_w", "weight_filler"]
+    __slots__ = ["axis", "bias_filler", "bias_term", "dilation", "engine", "force_nd_im2col", "group", "hole", "hole_h", "hole_w", "kernel_h", "kernel_size", "kernel_w", "num_output", "pad", "pad_h", "pad_w", "stride", "stride_h", "stride_w", "weight_filler"]
     class Engine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
     AXIS_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,9 @@ class ConvolutionParameter(_message.Message):
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     FORCE_ND_IM2COL_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
+    HOLE_FIELD_NUMBER: _ClassVar[int]
+    HOLE_H_FIELD_NUMBER: _ClassVar[int]
+    HOLE_W_FIELD_NUMBER: _ClassVar[int]
     KERNEL_H_FIELD_NUMBER: _ClassVar[int]
     KERNEL_SIZE_FIELD_NUMBER: _ClassVar[int]
     KERNEL_W_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +183,9 @@ class ConvolutionParameter(_message.Message):
     engine: ConvolutionParameter.Engine
     force_nd_im2col: bool
     group: int
+    hole: int
+    hole_h: int
+    hole_w: int
     kernel_h: int
     kernel_size: _containers.RepeatedScalarFieldContainer[int]
     kernel_w: int
@@ -191,7 +197,7 @@ class ConvolutionParameter(_message.Message):
     stride_h: int
     stride_w: int
     weight_filler: FillerParameter
-    def __init__(self, num_output: _Optional[int] = ..., bias_term: bool = ..., pad: _Optional[_Iterable[int]] = ..., kernel_size: _Optional[_Iterable[int]] = ..., group: _Optional[int] = ..., stride: _Optional[_Iterable[int]] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., bias_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., pad_h: _Optional[int] = ..., pad_w: _Optional[int] = ..., kernel_h: _Optional[int] = ..., kernel_w: _Optional[int] = ..., stride_h: _Optional[int] = ..., stride_w: _Optional[int] = ..., engine: _Optional[_Union[ConvolutionParameter.Engine, str]] = ..., axis: _Optional[int] = ..., force_nd_im2col: bool = ..., dilation: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, num_output: _Optional[int] = ..., bias_term: bool = ..., pad: _Optional[_Iterable[int]] = ..., kernel_size: _Optional[_Iterable[int]] = ..., group: _Optional[int] = ..., stride: _Optional[_Iterable[int]] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., bias_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., pad_h: _Optional[int] = ..., pad_w: _Optional[int] = ..., kernel_h: _Optional[int] = ..., kernel_w: _Optional[int] = ..., stride_h: _Optional[int] = ..., stride_w: _Optional[int] = ..., engine: _Optional[_Union[ConvolutionParameter.Engine, str]] = ..., axis: _Optional[int] = ..., force_nd_im2col: bool = ..., dilation: _Optional[_Iterable[int]] = ..., hole: _Optional[int] = ..., hole_h: _Optional[int] = ..., hole_w: _Optional[int] = ...) -> None: ...
 
 class CropParameter(_message.Message):
     __slots__ = ["axis", "offset"]
@@ -696,7 +702,7 @@ class LogParameter(_message.Message):
     def __init__(self, base: _Optional[float] = ..., scale: _Optional[float] = ..., shift: _Optional[float] = ...) -> None: ...
 
 class LossParameter(_message.Message):
-    __slots__ = ["class_weighting", "ignore_label", "normalization", "normalize"]
+    __slots__ = ["class_weighting", "ignore_label", "normalization", "normalize", "weight_by_label_freqs"]
     class NormalizationMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
     BATCH_SIZE: LossParameter.NormalizationMode
@@ -707,11 +713,13 @@ class LossParameter(_message.Message):
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_FIELD_NUMBER: _ClassVar[int]
     VALID: LossParameter.NormalizationMode
+    WEIGHT_BY_LABEL_FREQS_FIELD_NUMBER: _ClassVar[int]
     class_weighting: _containers.RepeatedScalarFieldContainer[float]
     ignore_label: int
     normalization: LossParameter.NormalizationMode
     normalize: bool
-    def __init__(self, ignore_label: _Optional[int] = ..., normalize: bool = ..., normalization: _Optional[_Union[LossParameter.NormalizationMode, str]] = ..., class_weighting: _Optional[_Iterable[float]] = ...) -> None: ...
+    weight_by_label_freqs: bool
+    def __init__(self, ignore_label: _Optional[int] = ..., normalize: bool = ..., normalization: _Optional[_Union[LossParameter.NormalizationMode, str]] = ..., class_weighting: _Optional[_Iterable[float]] = ..., weight_by_label_freqs: bool = ...) -> None: ...
 
 class MVNParameter(_message.Message):
     __slots__ = ["across_channels", "eps", "normalize_variance"]
@@ -1224,7 +1232,7 @@ class V0LayerParameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., num_output: _Optional[int] = ..., biasterm: bool = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., bias_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., pad: _Optional[int] = ..., kernelsize: _Optional[int] = ..., group: _Optional[int] = ..., stride: _Optional[int] = ..., pool: _Optional[_Union[V0LayerParameter.PoolMethod, str]] = ..., dropout_ratio: _Optional[float] = ..., local_size: _Optional[int] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., source: _Optional[str] = ..., scale: _Optional[float] = ..., meanfile: _Optional[str] = ..., batchsize: _Optional[int] = ..., cropsize: _Optional[int] = ..., mirror: bool = ..., k: _Optional[float] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., blobs_lr: _Optional[_Iterable[float]] = ..., weight_decay: _Optional[_Iterable[float]] = ..., rand_skip: _Optional[int] = ..., det_fg_threshold: _Optional[float] = ..., det_bg_threshold: _Optional[float] = ..., det_fg_fraction: _Optional[float] = ..., det_context_pad: _Optional[int] = ..., det_crop_mode: _Optional[str] = ..., new_num: _Optional[int] = ..., new_channels: _Optional[int] = ..., new_height: _Optional[int] = ..., new_width: _Optional[int] = ..., shuffle_images: bool = ..., concat_dim: _Optional[int] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ...) -> None: ...
 
 class V1LayerParameter(_message.Message):
-    __slots__ = ["accuracy_param", "argmax_param", "blob_share_mode", "blobs", "blobs_lr", "bottom", "concat_param", "contrastive_loss_param", "convolution_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "exclude", "exp_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "include", "infogain_loss_param", "inner_product_param", "layer", "loss_param", "loss_weight", "lrn_param", "memory_data_param", "mvn_param", "name", "param", "pooling_param", "power_param", "relu_param", "sigmoid_param", "slice_param", "softmax_param", "tanh_param", "threshold_param", "top", "transform_param", "type", "weight_decay", "window_data_param"]
+    __slots__ = ["accuracy_param", "argmax_param", "blob_share_mode", "blobs", "blobs_lr", "bottom", "concat_param", "contrastive_loss_param", "convolution_param", "data_param", "dense_crf_param", "dropout_param", "dummy_data_param", "eltwise_param", "exclude", "exp_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "include", "infogain_loss_param", "inner_product_param", "interp_param", "layer", "loss_param", "loss_weight", "lrn_param", "mat_write_param", "memory_data_param", "mvn_param", "name", "param", "pooling_param", "power_param", "relu_param", "seg_accuracy_param", "sigmoid_param", "slice_param", "softmax_param", "strict_dim", "tanh_param", "threshold_param", "top", "transform_param", "type", "weight_decay", "window_data_param"]
     class DimCheckMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
     class LayerType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -1248,6 +1256,8 @@ class V1LayerParameter(_message.Message):
     DATA: V1LayerParameter.LayerType
     DATA_PARAM_FIELD_NUMBER: _ClassVar[int]
     DECONVOLUTION: V1LayerParameter.LayerType
+    DENSE_CRF: V1LayerParameter.LayerType
+    DENSE_CRF_PARAM_FIELD_NUMBER: _ClassVar[int]
     DROPOUT: V1LayerParameter.LayerType
     DROPOUT_PARAM_FIELD_NUMBER: _ClassVar[int]
     DUMMY_DATA: V1LayerParameter.LayerType
@@ -1268,16 +1278,21 @@ class V1LayerParameter(_message.Message):
     IM2COL: V1LayerParameter.LayerType
     IMAGE_DATA: V1LayerParameter.LayerType
     IMAGE_DATA_PARAM_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SEG_DATA: V1LayerParameter.LayerType
     INCLUDE_FIELD_NUMBER: _ClassVar[int]
     INFOGAIN_LOSS: V1LayerParameter.LayerType
     INFOGAIN_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
     INNER_PRODUCT: V1LayerParameter.LayerType
     INNER_PRODUCT_PARAM_FIELD_NUMBER: _ClassVar[int]
+    INTERP: V1LayerParameter.LayerType
+    INTERP_PARAM_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
     LOSS_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     LRN: V1LayerParameter.LayerType
     LRN_PARAM_FIELD_NUMBER: _ClassVar[int]
+    MAT_WRITE: V1LayerParameter.LayerType
+    MAT_WRITE_PARAM_FIELD_NUMBER: _ClassVar[int]
     MEMORY_DATA: V1LayerParameter.LayerType
     MEMORY_DATA_PARAM_FIELD_NUMBER: _ClassVar[int]
     MULTINOMIAL_LOGISTIC_LOSS: V1LayerParameter.LayerType
@@ -1293,6 +1308,8 @@ class V1LayerParameter(_message.Message):
     POWER_PARAM_FIELD_NUMBER: _ClassVar[int]
     RELU: V1LayerParameter.LayerType
     RELU_PARAM_FIELD_NUMBER: _ClassVar[int]
+    SEG_ACCURACY: V1LayerParameter.LayerType
+    SEG_ACCURACY_PARAM_FIELD_NUMBER: _ClassVar[int]
     SIGMOID: V1LayerParameter.LayerType
     SIGMOID_CROSS_ENTROPY_LOSS: V1LayerParameter.LayerType
     SIGMOID_PARAM_FIELD_NUMBER: _ClassVar[int]
@@ -1304,6 +1321,7 @@ class V1LayerParameter(_message.Message):
     SOFTMAX_PARAM_FIELD_NUMBER: _ClassVar[int]
     SPLIT: V1LayerParameter.LayerType
     STRICT: V1LayerParameter.DimCheckMode
+    STRICT_DIM_FIELD_NUMBER: _ClassVar[int]
     TANH: V1LayerParameter.LayerType
     TANH_PARAM_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD: V1LayerParameter.LayerType
@@ -1324,6 +1342,7 @@ class V1LayerParameter(_message.Message):
     contrastive_loss_param: ContrastiveLossParameter
     convolution_param: ConvolutionParameter
     data_param: DataParameter
+    dense_crf_param: DenseCRFParameter
     dropout_param: DropoutParameter
     dummy_data_param: DummyDataParameter
     eltwise_param: EltwiseParameter
@@ -1336,10 +1355,12 @@ class V1LayerParameter(_message.Message):
     include: _containers.RepeatedCompositeFieldContainer[NetStateRule]
     infogain_loss_param: InfogainLossParameter
     inner_product_param: InnerProductParameter
+    interp_param: InterpParameter
     layer: V0LayerParameter
     loss_param: LossParameter
     loss_weight: _containers.RepeatedScalarFieldContainer[float]
     lrn_param: LRNParameter
+    mat_write_param: MatWriteParameter
     memory_data_param: MemoryDataParameter
     mvn_param: MVNParameter
     name: str
@@ -1347,9 +1368,11 @@ class V1LayerParameter(_message.Message):
     pooling_param: PoolingParameter
     power_param: PowerParameter
     relu_param: ReLUParameter
+    seg_accuracy_param: SegAccuracyParameter
     sigmoid_param: SigmoidParameter
     slice_param: SliceParameter
     softmax_param: SoftmaxParameter
+    strict_dim: bool
     tanh_param: TanHParameter
     threshold_param: ThresholdParameter
     top: _containers.RepeatedScalarFieldContainer[str]
@@ -1357,7 +1380,7 @@ class V1LayerParameter(_message.Message):
     type: V1LayerParameter.LayerType
     weight_decay: _containers.RepeatedScalarFieldContainer[float]
     window_data_param: WindowDataParameter
-    def __init__(self, layer: _Optional[_Union[V0LayerParameter, _Mapping]] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., type: _Optional[_Union[V1LayerParameter.LayerType, str]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., blobs_lr: _Optional[_Iterable[float]] = ..., weight_decay: _Optional[_Iterable[float]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., param: _Optional[_Iterable[str]] = ..., blob_share_mode: _Optional[_Iterable[_Union[V1LayerParameter.DimCheckMode, str]]] = ...) -> None: ...
+    def __init__(self, layer: _Optional[_Union[V0LayerParameter, _Mapping]] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., type: _Optional[_Union[V1LayerParameter.LayerType, str]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., blobs_lr: _Optional[_Iterable[float]] = ..., weight_decay: _Optional[_Iterable[float]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., param: _Optional[_Iterable[str]] = ..., blob_share_mode: _Optional[_Iterable[_Union[V1LayerParameter.DimCheckMode, str]]] = ..., interp_param: _Optional[_Union[InterpParameter, _Mapping]] = ..., seg_accuracy_param: _Optional[_Union[SegAccuracyParameter, _Mapping]] = ..., mat_write_param: _Optional[_Union[MatWriteParameter, _Mapping]] = ..., dense_crf_param: _Optional[_Union[DenseCRFParameter, _Mapping]] = ..., strict_dim: bool = ...) -> None: ...
 
 class WindowDataParameter(_message.Message):
     __slots__ = ["batch_size", "bg_threshold", "cache_images", "context_pad", "crop_mode", "crop_size", "fg_fraction", "fg_threshold", "mean_file", "mirror", "root_folder", "scale", "source"]

@@ -25,6 +25,24 @@ class FormatError(ZooError):
     exit_code = 3
 
 
+class IntegrityError(ZooError):
+    """Bytes that are not the ones that were promised."""
+
+    exit_code = 3
+
+
+class UnverifiedError(ZooError):
+    """Bytes that nobody vouches for, and no leave to trust them."""
+
+    exit_code = 4
+
+
+class NetworkError(ZooError):
+    """Every source of a file failed."""
+
+    exit_code = 5
+
+
 class MismatchError(ZooError):
     """Files that are sound but do not belong together, or not to this model."""
 
@@ -37,6 +55,18 @@ class StorageError(ZooError):
     """A disk that is full, read-only, or not permitted."""
 
     exit_code = 6
+
+
+class OfflineError(ZooError):
+    """A file that is not here, and no leave to fetch it."""
+
+    exit_code = 7
+
+
+class LicenceError(ZooError):
+    """A licence that must be accepted first."""
+
+    exit_code = 8
 
 
 class ParityError(ZooError):

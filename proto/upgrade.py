@@ -36,6 +36,9 @@ _V1_TYPE = {
     "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss", "SILENCE": "Silence",
     "SLICE": "Slice", "SOFTMAX": "Softmax", "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "SPLIT": "Split", "TANH": "TanH", "THRESHOLD": "Threshold", "WINDOW_DATA": "WindowData",
+    # DeepLab v1.
+    "DENSE_CRF": "DenseCRF", "IMAGE_SEG_DATA": "ImageSegData", "INTERP": "Interp",
+    "MAT_WRITE": "MatWrite", "SEG_ACCURACY": "SegAccuracy",
 }  # fmt: skip
 
 # V0's type names, and the parameter message that V0's flat fields of such a layer go to.
@@ -71,7 +74,10 @@ _V0_TRANSFORM = {
 }  # fmt: skip
 _V0_ELSEWHERE = {"name", "type", "blobs", "blobs_lr", "weight_decay", "hdf5_output_param"}
 
-_V1_ELSEWHERE = {"layer", "type", "blobs", "blobs_lr", "weight_decay", "param", "blob_share_mode"}
+# ``strict_dim`` told DeepLab v1 how strictly to check the shapes of weights that it loads.
+_V1_ELSEWHERE = {
+    "layer", "type", "blobs", "blobs_lr", "weight_decay", "param", "blob_share_mode", "strict_dim",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,8 @@ def _layer(params: LayerParameter, raw: Raw) -> Layer:
     bare = LayerParameter()
     bare.CopyFrom(params)
     bare.ClearField("blobs")
+    if bare.HasField("convolution_param"):
+        _fill_dilation(bare)
     return Layer(
         params.name,
         params.type,
@@ -158,6 +166,22 @@ def _layer(params: LayerParameter, raw: Raw) -> Layer:
         raw.blobs,
         raw.line,
     )
+
+
+def _fill_dilation(layer: LayerParameter) -> None:
+    """Say ``dilation`` for DeepLab v1's ``hole``."""
+    settings = layer.convolution_param
+    given = [name for name in ("hole", "hole_h", "hole_w") if settings.HasField(name)]
+    if not given:
+        return
+    if settings.dilation or given not in (["hole"], ["hole_h", "hole_w"]):
+        raise FormatError(
+            f"layer {layer.name!r}: {', '.join(given)}"
+            f"{' and dilation' if settings.dilation else ''}, expected hole, or hole_h and hole_w."
+        )
+    settings.dilation[:] = [getattr(settings, name) for name in given]
+    for name in given:
+        settings.ClearField(name)
 
 
 def _from_v1(

@@ -5,6 +5,7 @@ TensorFlow, lie beside the checkout in ``../shared`` where they are available; t
 them are marked ``golden`` and skip elsewhere.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +20,10 @@ from deeplab_zoo.zoo.demo import random_blobs, write_net
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
+
+# Workers share the cores between them; each taking all would make every one wait.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"

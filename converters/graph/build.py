@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...proto import caffemodel as caffemodel_format
 from ...proto import prototxt as prototxt_format
-from ...proto import snapshot
 from ...proto.caffe_pb2 import LayerParameter, Phase
-from ...proto.errors import UsageError
+from ...proto.errors import FormatError, UsageError, listing
 from ...proto.records import Layer, Net
-from ...proto.source import head, sniff
 from ..caffe_graph import select
+from ..graph_file import GraphFile, read_weights
 from . import (  # noqa: F401  Each fills the registry.
     convolution,
     elementwise,
@@ -22,7 +20,7 @@ from . import (  # noqa: F401  Each fills the registry.
     shaping,
 )
 from .engine import Graph
-from .registry import LAYERS, Shape
+from .registry import LAYERS, Operation, Shape
 from .step import Step, checked_sizes
 from .weights import Store
 from .wiring import wired
@@ -80,11 +78,9 @@ def load_caffe(
     )
 
 
-def read_weights(path: Path) -> Net:
-    """Read a weights file, binary or HDF5."""
-    if path.is_file() and sniff(head(path)) == "an HDF5 file":
-        return snapshot.read(path)
-    return caffemodel_format.read(path)
+def of_file(found: GraphFile, place: str) -> Graph:
+    """Make a module of a net that was stored with its weights."""
+    return build(found.net, found.weights, shapes=found.shapes, place=place)
 
 
 def build(
@@ -109,9 +105,7 @@ def build(
     store = Store(weights, seed)
     known: dict[str, Shape | None] = dict(inputs)
     steps = []
-    for layer in wiring.layers:
-        layer = _in_phase(layer, phase)
-        operation = LAYERS[layer.type].build(layer)
+    for layer, operation in _operations(wiring.layers, phase, place):
         step = Step(layer, operation)
         bottoms = [known[bottom] for bottom in layer.bottoms]
         sure = [shape for shape in bottoms if shape is not None]
@@ -123,6 +117,26 @@ def build(
         steps.append(step)
     graph = Graph(inputs, steps, wiring.outputs, store.notes())
     return graph.train(phase == "TRAIN")
+
+
+def _operations(layers: Sequence[Layer], phase: str, place: str) -> list[tuple[Layer, Operation]]:
+    """Build each layer's operation; settings that are refused are one error."""
+    found: list[tuple[Layer, Operation]] = []
+    problems: list[FormatError] = []
+    for one in layers:
+        layer = _in_phase(one, phase)
+        try:
+            found.append((layer, LAYERS[layer.type].build(layer)))
+        except FormatError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise FormatError(
+            f"{place}: {len(problems)} layers that are not supported:\n"
+            f"{listing(list(map(str, problems)), limit=1000)}"
+        )
+    return found
 
 
 def _in_phase(layer: Layer, phase: str) -> Layer:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ...proto.caffe_pb2 import ConvolutionParameter
 from ...proto.records import Layer
+from ..caffe_sizes import convolved
 from .registry import MANY, Operation, Shape, Wanted, Weights, axis_of, layer, misfit, wrong
 
 _FORWARD = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -67,12 +68,6 @@ def _window(layer: Layer, rank: int) -> Window:
     if 0 in (*window.kernel, *window.stride, *window.dilation):
         raise wrong(layer, "a kernel, stride or dilation of 0, expected at least 1")
     return window
-
-
-def convolved(size: int, extent: int, stride: int, pad: int) -> int:
-    """Return a convolution's output size; C's division, which rounds towards zero."""
-    room = size + 2 * pad - extent
-    return (room // stride if room >= 0 else -(-room // stride)) + 1
 
 
 def _checked(layer: Layer, shapes: Sequence[Shape], axis: int) -> None:

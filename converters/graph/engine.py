@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...proto.errors import MismatchError, UsageError
-from .plan import Schedule, planned, scaled_norm, scheduled
+from .plan import Schedule, planned, scheduled
 from .registry import Shape
 from .step import Step
 
@@ -72,21 +72,10 @@ class Graph(nn.Module):
         wanted = self._wanted(blobs)
         self._check_inputs(inputs)
         values = dict(inputs)
-        unfolded: set[Step] = set()
-        for move, dead in self._schedule(tuple(wanted)):
-            layer = move.step.layer
-            bottoms = [values[bottom] for bottom in layer.bottoms]
-            if move.folded and (move.hidden or layer.tops[0] not in wanted):
-                tops: Sequence[Tensor] = bottoms  # The Scale that follows does both.
-            elif move.norm is not None and move.norm not in unfolded:
-                tops = [scaled_norm(move.norm, move.step, bottoms[0])]
-            elif move.fresh:
-                tops = [torch.relu_(bottoms[0])]
-            else:
-                tops = move.step(*bottoms)
-                unfolded.add(move.step)
-            values.update(zip(layer.tops, tops, strict=True))
-            del bottoms, tops  # Memory that is free at once is used again while it is warm.
+        for run, bottoms, tops, dead in self._schedule(tuple(wanted)):
+            found = run(*[values[bottom] for bottom in bottoms])
+            values.update(zip(tops, found, strict=True))
+            del found  # Memory that is free at once is used again while it is warm.
             for blob in dead:
                 del values[blob]
         return {blob: values[blob] for blob in wanted}
@@ -118,6 +107,29 @@ class Graph(nn.Module):
         if shapes != self._seen:
             self.sizes(shapes)
             self._seen = shapes
+
+    def input_shapes(
+        self, size: tuple[int, int] | None, otherwise: tuple[int, int] | None = None
+    ) -> dict[str, Shape]:
+        """Return a shape for each input: the file's, with another size where one is given.
+
+        Sizes are (height, width), of inputs with four axes. An input without a shape is taken
+        for an image, of ``otherwise`` where ``size`` is None.
+
+        Raises
+        ------
+        UsageError
+            Nothing tells the size of an input.
+
+        """
+        shapes: dict[str, Shape] = {}
+        for name, stated in self.inputs.items():
+            sides = size or otherwise
+            if stated is None and sides is None:
+                raise UsageError(f"input {name!r}: its file states no shape. Give the size.")
+            shape = (1, 3, *(sides or ())) if stated is None else tuple(stated)
+            shapes[name] = (*shape[:2], *size) if size and len(shape) == 4 else shape
+        return shapes
 
     def sizes(self, inputs: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
         """Return the shape of every blob for shapes of the inputs; nothing is computed.

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...proto.caffe_pb2 import HingeLossParameter, LossParameter
+from ...proto.errors import MismatchError
 from ...proto.records import Layer
 from .registry import Operation, Shape, Weights, axis_of, layer, misfit, wrong
 from .shaping import largest
@@ -43,6 +44,21 @@ def _by_pixel(x: Tensor, labels: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return scores, labels.reshape(outer, -1).trunc().long()
 
 
+def _check_labels(layer: Layer, labels: Tensor, classes: int, kept: Tensor | None = None) -> None:
+    """Refuse labels beyond the classes, by value; a traced net leaves that to who runs it."""
+    if torch.compiler.is_compiling():
+        return
+    beyond = (labels < 0) | (labels >= classes)
+    if kept is not None:
+        beyond = beyond & kept
+    if beyond.any():
+        found = sorted(set(labels[beyond].tolist()))[:5]
+        raise MismatchError(
+            f"{layer.place}: {layer.type} of {classes} classes: labels {found} in "
+            f"{layer.bottoms[1]!r}, expected 0 to {classes - 1} or the ignore_label."
+        )
+
+
 def _labelled(
     layer: Layer, axis: int, tops: Callable[[Shape], Sequence[Shape]]
 ) -> Callable[[Sequence[Shape]], Sequence[Shape]]:
@@ -59,23 +75,36 @@ def _labelled(
 
 @layer("SoftmaxWithLoss", bottoms=2, tops=(1, 2), loss=True)
 def softmax_loss(layer: Layer) -> Operation:
-    """Mean of ``-log`` of the label's probability; the probabilities are a second top."""
+    """Mean of ``-log`` of the label's probability; the probabilities are a second top.
+
+    SegNet weights each pixel by its class, and still divides by the number of pixels.
+    """
     settings = layer.params.loss_param
     axis = layer.params.softmax_param.axis
-    if settings.class_weighting:
-        raise wrong(layer, "class_weighting is not supported")
+    # On the wire SegNet's switch has the number of BVLC's normalization; no text has both words.
+    weighted = settings.weight_by_label_freqs or settings.HasField("normalization")
+    shares = torch.tensor(settings.class_weighting if weighted else [])
+
+    def tops(shape: Shape) -> Sequence[Shape]:
+        if shares.numel() not in (0, shape[axis]):
+            raise misfit(layer, [shape], f"{shares.numel()} classes, as class_weighting has")
+        return [(), shape]
 
     def run(_: Weights, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
         x = bottoms[0]
         scores, labels = _by_pixel(x, bottoms[1], axis)
         kept = _kept(labels, settings)
+        _check_labels(layer, labels, scores.shape[1], kept)
+        labels = labels.where(kept, 0)
         chances = functional.softmax(scores, 1)
-        chosen = chances.gather(1, labels.where(kept, 0)[:, None])[:, 0].clamp(min=SMALLEST)
-        total = -(torch.log(chosen) * kept).sum()
+        each = -torch.log(chances.gather(1, labels[:, None])[:, 0].clamp(min=SMALLEST))
+        if shares.numel():
+            each = each * shares.to(each)[labels]
+        total = (each * kept).sum()
         loss = total / _divisor(layer, "VALID", scores.shape[0], kept)
         return [loss, chances.reshape(x.shape)][: len(layer.tops)]
 
-    return Operation(_labelled(layer, axis, lambda shape: [(), shape]), run)
+    return Operation(_labelled(layer, axis, tops), run)
 
 
 @layer("SigmoidCrossEntropyLoss", bottoms=2, loss=True)
@@ -120,6 +149,7 @@ def hinge_loss(layer: Layer) -> Operation:
     def run(_: Weights, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
         scores = bottoms[0].flatten(1)
         labels = bottoms[1].reshape(-1, 1).trunc().long()
+        _check_labels(layer, labels, scores.shape[1])
         signs = torch.ones_like(scores).scatter(1, labels, -1.0)
         lack = (1 + signs * scores).clamp(min=0)
         return [(lack.square() if squared else lack).sum() / scores.shape[0]]
@@ -132,8 +162,10 @@ def multinomial_loss(layer: Layer) -> Operation:
     """Mean of ``-log`` of the label's probability, given probabilities."""
 
     def run(_: Weights, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
+        chances = bottoms[0].flatten(1)
         labels = bottoms[1].reshape(-1, 1).trunc().long()
-        chosen = bottoms[0].flatten(1).gather(1, labels).clamp(min=LOG_THRESHOLD)
+        _check_labels(layer, labels, chances.shape[1])
+        chosen = chances.gather(1, labels).clamp(min=LOG_THRESHOLD)
         return [-torch.log(chosen).sum() / bottoms[0].shape[0]]
 
     return Operation(_one_label_each(layer), run)
@@ -183,6 +215,7 @@ def accuracy(layer: Layer) -> Operation:
     def run(_: Weights, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
         scores, labels = _by_pixel(bottoms[0], bottoms[1], axis)
         kept = _kept(labels, settings)
+        _check_labels(layer, labels, scores.shape[1], kept)
         labels = labels.where(kept, 0)[:, None]
         own = scores.gather(1, labels)
         later = torch.arange(scores.shape[1], device=scores.device)[:, None] > labels
@@ -226,6 +259,7 @@ def segmentation_accuracy(layer: Layer) -> Operation:
         kept = torch.ones_like(labels, dtype=torch.bool)
         for label in ignored:
             kept = kept & (labels != label)
+        _check_labels(layer, labels, classes, kept)
         found = largest(scores, 1, 1)[1][:, 0]
         cells = (labels.where(kept, 0) * classes + found).flatten()
         matrix = scores.new_zeros(classes * classes, dtype=torch.float64)

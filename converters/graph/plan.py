@@ -5,9 +5,11 @@ for: a Scale takes the BatchNorm before it into one operation, and a ReLU in pla
 a value that no one else can see.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,7 +48,16 @@ class Move:
     fresh: bool = False
 
 
-Schedule = list[tuple[Move, tuple[str, ...]]]
+class Work(NamedTuple):
+    """One call of a schedule, and the blobs whose end it is."""
+
+    run: Callable[..., Sequence[Tensor]]
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    dead: tuple[str, ...]
+
+
+Schedule = list[Work]
 
 
 def planned(steps: Sequence[Step]) -> list[Move]:
@@ -61,7 +72,7 @@ def planned(steps: Sequence[Step]) -> list[Move]:
             readers[id(one)] = readers.get(id(one), 0) + 1
         source = writer.get(layer.bottoms[0]) if layer.bottoms else None
         if source is not None:
-            if _joins(source.step, move.step):
+            if joins(source.step, move.step):
                 move.norm = source.step
             in_place = layer.bottoms == layer.tops
             relu = layer.type == "ReLU" and layer.params.relu_param.negative_slope == 0
@@ -78,10 +89,40 @@ def planned(steps: Sequence[Step]) -> list[Move]:
 
 
 def scheduled(moves: Sequence[Move], wanted: Collection[str]) -> Schedule:
-    """Return the moves that the wanted blobs need, each with the blobs that end with it.
+    """Return the calls that the wanted blobs need, in order.
 
     A BatchNorm that gathers statistics is always needed.
     """
+    chosen = _needed(moves, wanted)
+    ends: dict[str, int] = {}
+    for index, move in enumerate(chosen):
+        ends.update(dict.fromkeys((*move.step.layer.bottoms, *move.step.layer.tops), index))
+    dead: list[list[str]] = [[] for _ in chosen]
+    for blob, index in ends.items():
+        if blob not in wanted:
+            dead[index].append(blob)
+    left = {
+        move.step
+        for move in chosen
+        if move.folded and (move.hidden or move.step.layer.tops[0] not in wanted)
+    }
+    work = []
+    for move, blobs in zip(chosen, dead, strict=True):
+        layer = move.step.layer
+        run: Callable[..., Sequence[Tensor]] = move.step
+        if move.step in left:
+            if layer.bottoms == layer.tops:
+                continue  # The Scale that follows does both.
+            run = _passed_on
+        elif move.norm is not None and move.norm in left:
+            run = _scaled_norm(move.norm, move.step)
+        elif move.fresh:
+            run = _rectified_in_place
+        work.append(Work(run, layer.bottoms, layer.tops, tuple(blobs)))
+    return work
+
+
+def _needed(moves: Sequence[Move], wanted: Collection[str]) -> list[Move]:
     last = {top: move for move in moves for top in move.step.layer.tops}
     stack = [last[blob] for blob in wanted if blob in last]
     stack += [move for move in moves if "factor" in (move.step.operation.roles or ())]
@@ -91,18 +132,18 @@ def scheduled(moves: Sequence[Move], wanted: Collection[str]) -> Schedule:
         if id(move) not in needed:
             needed.add(id(move))
             stack.extend(move.sources)
-    chosen = [move for move in moves if id(move) in needed]
-    ends: dict[str, int] = {}
-    for index, move in enumerate(chosen):
-        ends.update(dict.fromkeys((*move.step.layer.bottoms, *move.step.layer.tops), index))
-    dead: list[list[str]] = [[] for _ in chosen]
-    for blob, index in ends.items():
-        if blob not in wanted:
-            dead[index].append(blob)
-    return list(zip(chosen, map(tuple, dead), strict=True))
+    return [move for move in moves if id(move) in needed]
 
 
-def _joins(norm: Step, scale: Step) -> bool:
+def _passed_on(x: Tensor) -> Sequence[Tensor]:
+    return (x,)
+
+
+def _rectified_in_place(x: Tensor) -> Sequence[Tensor]:
+    return (torch.relu_(x),)
+
+
+def joins(norm: Step, scale: Step) -> bool:
     """Tell whether a Scale gives a BatchNorm with stored statistics its gamma and beta."""
     settings = scale.layer.params.scale_param
     return (
@@ -114,14 +155,21 @@ def _joins(norm: Step, scale: Step) -> bool:
     )
 
 
-def scaled_norm(norm: Step, scale: Step, x: Tensor) -> Tensor:
-    """Do a BatchNorm and its Scale at once."""
-    statistics, affine = norm.weights(), scale.weights()
-    return functional.batch_norm(
-        x,
-        statistics["mean"],
-        statistics["variance"],
-        affine["gamma"],
-        affine.get("beta"),
-        eps=norm.layer.params.batch_norm_param.eps,
-    )
+def _scaled_norm(norm: Step, scale: Step) -> Callable[[Tensor], Sequence[Tensor]]:
+    """Return what does a BatchNorm and its Scale at once."""
+    eps = norm.layer.params.batch_norm_param.eps
+
+    def run(x: Tensor) -> Sequence[Tensor]:
+        statistics, affine = norm.weights(), scale.weights()
+        return (
+            functional.batch_norm(
+                x,
+                statistics["mean"],
+                statistics["variance"],
+                affine["gamma"],
+                affine.get("beta"),
+                eps=eps,
+            ),
+        )
+
+    return run

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ...proto.caffe_pb2 import PoolingParameter
 from ...proto.records import Layer
+from ..caffe_sizes import divided
 from .registry import Operation, Shape, Weights, layer, misfit, wrong
 
 LOWEST = torch.finfo(torch.float32).min  # What Caffe begins a maximum with.
@@ -32,7 +33,7 @@ class Window:
         """
         kernel, stride, pad = self.kernel[axis], self.stride[axis], self.pad[axis]
         room = size + 2 * pad - kernel
-        count = (-(-room // stride) if self.ceil else _towards_zero(room, stride)) + 1
+        count = (-(-room // stride) if self.ceil else divided(room, stride)) + 1
         if any(self.pad):
             clipped = -(-(size + pad) // stride)
             return cast(int, torch.sym_min(count, clipped))  # type: ignore[no-untyped-call]
@@ -45,10 +46,6 @@ class Window:
         return all(2 * p <= k for k, _, p in pairs) and (
             any(self.pad) or all(k >= s for k, s, _ in pairs)
         )
-
-
-def _towards_zero(room: int, stride: int) -> int:
-    return room // stride if room >= 0 else -(-room // stride)
 
 
 def _pair(layer: Layer, name: str, pair: str, *, required: bool = False) -> tuple[int, int]:

@@ -25,12 +25,7 @@ class Step(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights by role."""
-        found = {
-            name: value
-            for held in (self._parameters, self._buffers)
-            for name, value in held.items()
-            if value is not None
-        }
+        found: dict[str, Tensor] = {**self._parameters, **self._buffers}  # type: ignore[dict-item]
         for role, shape in self.views.items():
             found[role] = found[role].reshape(shape)
         return found

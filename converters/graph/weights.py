@@ -18,6 +18,7 @@ from .fillers import filled
 from .registry import Shape, Wanted, wrong
 from .step import Step
 
+FILLED = "not in the weights, filled"
 LARGEST_NET = 2**29  # Numbers in all fillers together: 2 GiB, four times VGG16.
 
 
@@ -60,7 +61,7 @@ class Store:
         if not blobs:
             return
         if self.net is not None and not given and not shared_name(layer, 0):
-            self.without.append(f"{layer.place}: not in the weights, filled")
+            self.without.append(f"{layer.place}: {FILLED}")
         step.blob_shapes = tuple(blob.shape for blob in blobs)
         whole = replace(layer, blobs=tuple(blobs))
         for part in CONVERTERS[layer.type](whole):

@@ -67,11 +67,24 @@ def _check_types(net: Net, place: str) -> None:
         if layer.type not in LAYERS and layer.type not in SOURCES
     ]
     if unknown:
+        known = (layer for layer in net.layers if layer.type in LAYERS)
+        unknown += [reason for layer in known if (reason := _refusal(layer)) is not None]
         raise FormatError(
-            f"{place}: {len(unknown)} layers of types that are not supported:\n"
+            f"{place}: {len(unknown)} layers that are not supported:\n"
             f"{listing(unknown, limit=1000)}\n"
-            f"Supported are: {', '.join(sorted({*LAYERS, *SOURCES}))}."
+            f"Types that are: {', '.join(sorted({*LAYERS, *SOURCES}))}."
         )
+
+
+def _refusal(layer: Layer) -> str | None:
+    """Say why a layer of a known type cannot be built, None where it can."""
+    try:
+        layer = _with_tops(layer, {})
+        _check_counts(layer)
+        LAYERS[layer.type].build(layer)
+    except FormatError as error:
+        return str(error)
+    return None
 
 
 def _with_tops(layer: Layer, writer: Mapping[str, Layer]) -> Layer:

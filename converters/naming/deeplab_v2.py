@@ -4,10 +4,9 @@ In a state dict a module's name is followed by ``.weight``, ``.bias``, ``.runnin
 ``.running_var``; in Caffe the rows are layers. The letters are explained in `scheme`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from .families import foreign
-from .scheme import Value, Values, read, write
+from .scheme import Naming, Values
 
 # fmt: off
 TABLE = (
@@ -51,40 +50,24 @@ BLOBS = (
 # Layouts of a state dict.
 LAYOUTS = ("canonical", "isht7", "kazuto1011", "advsemiseg")
 
-# What the layouts hold beside parameters, and why it is left behind.
-DROPPED = {"num_batches_tracked": "a training counter, without effect on a frozen statistic"}
-
 HEAD = "classifier."
 
 # The scale of a multi-scale branch, by the suffix of its Caffe layers.
 SCALES = {"": 1.0, "_res075": 0.75, "_res05": 0.5}
 
 
-def to_canonical(scheme: str, module: str) -> tuple[str, Values] | None:
-    """Return a module's canonical name and the values in its name; None if not ours."""
-    for template, ours in _templates(scheme):
-        values = read(template, module)
-        if values is not None:
-            return write(ours, values), values
-    return None
-
-
-def from_canonical(scheme: str, module: str, context: Mapping[str, Value]) -> str:
-    """Return a canonical module's name in another scheme; ``context``: see `context_of`."""
-    for template, ours in _templates(scheme):
-        values = read(ours, module)
-        if values is not None:
-            return _spelled(template, values, context)
-    raise KeyError(module)
-
-
-def blob_of(module: str, context: Mapping[str, Value]) -> str | None:
-    """Return the Caffe blob that a module's output is, None where it is none."""
-    for ours, blob in BLOBS:
-        values = read(ours, module)
-        if values is not None:
-            return _spelled(blob, values, context)
-    return None
+NAMING = Naming(
+    table=TABLE,
+    columns=COLUMN,
+    blobs=BLOBS,
+    marks=("backbone.layer", HEAD),
+    start_marks=(),
+    head=HEAD,
+    layouts=LAYOUTS,
+    prefixes=PREFIXES,
+)
+to_canonical, from_canonical = NAMING.to_canonical, NAMING.from_canonical
+blob_of, layout_of = NAMING.blob_of, NAMING.layout_of
 
 
 def context_of(blocks: Sequence[int], scale: float = 1.0, labels: str = "voc12") -> Values:
@@ -92,33 +75,3 @@ def context_of(blocks: Sequence[int], scale: float = 1.0, labels: str = "voc12")
     suffix = next(suffix for suffix, known in SCALES.items() if known == scale)
     counts = {f"blocks{stage}": count for stage, count in enumerate(blocks, 1)}
     return {**counts, "scale": suffix, "labels": labels}
-
-
-def layout_of(names: Sequence[str]) -> str | None:
-    """Return the layout that most of a state dict's names are of, None if none is."""
-    if foreign(names):
-        return None
-    modules = {name.rpartition(".")[0] for name in names}
-    found = {
-        layout: sum(to_canonical(layout, module) is not None for module in modules)
-        for layout in LAYOUTS
-    }
-    best = max(LAYOUTS, key=found.__getitem__)
-    return best if found[best] else None
-
-
-def _templates(scheme: str) -> tuple[tuple[str, str], ...]:
-    """Return a scheme's templates beside the canonical ones."""
-    if scheme in COLUMN:
-        return tuple((row[COLUMN[scheme]], row[0]) for row in TABLE)
-    return tuple(
-        (beginning + row[0].removeprefix(ours), row[0])
-        for row in TABLE
-        for ours, beginning in PREFIXES[scheme]
-        if row[0].startswith(ours)
-    )
-
-
-def _spelled(template: str, values: Values, context: Mapping[str, Value]) -> str:
-    blocks = context.get(f"blocks{values.get('stage')}", 0)
-    return write(template, {**context, **values, "blocks": blocks})

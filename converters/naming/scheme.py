@@ -7,9 +7,11 @@ converts to every other.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
+
+from .families import foreign
 
 Value = int | str
 Values = dict[str, Value]
@@ -54,6 +56,14 @@ def _write_letters(values: Mapping[str, Value]) -> str:
     return f"b{block}"
 
 
+def _read_branch(text: str) -> int:
+    return int(text[1:]) - 1 if text else 0
+
+
+def _write_branch(values: Mapping[str, Value]) -> str:
+    return "" if values["branches"] == 1 else f"_{int(values['rate']) + 1}"
+
+
 CODECS = {
     "s": _number("stage"),  # 1 to 4
     "S": _number("stage", 1),  # 2 to 5
@@ -63,7 +73,10 @@ CODECS = {
     "L": Codec("block", r"b\d+|[a-z]", _read_letters, _write_letters),
     "r": _number("rate"),  # parallel convolutions of the head, from 0
     "x": _text("scale", r"(?:_res\d+)?"),  # suffix of a branch of a multi-scale net
-    "t": _text("labels", r"[A-Za-z0-9]+"),  # which label set a head is for
+    "t": _text("labels", r"[A-Za-z0-9]+(?:_[A-Za-z]+)*"),  # which label set a head is for
+    # VGG's heads: no number where there is one of them, else _1, _2, ...
+    "n": Codec("rate", r"(?:_\d+)?", _read_branch, _write_branch),
+    "p": _text("tap", r"data|pool[1-4]"),  # what a side branch reads
 }
 
 _PLACEHOLDER = re.compile(r"\{(\w)\}")
@@ -91,3 +104,105 @@ def read(template: str, name: str) -> Values | None:
 def write(template: str, values: Mapping[str, Value]) -> str:
     """Spell a name with the given values."""
     return _PLACEHOLDER.sub(lambda match: CODECS[match[1]].write(values), template)
+
+
+# What state dicts hold beside parameters, and why it is left behind.
+DROPPED = {"num_batches_tracked": "a training counter, without effect on a frozen statistic"}
+
+Rows = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """The names of one family's modules.
+
+    Attributes
+    ----------
+    table
+        One row, one kind of module; the first cell is the canonical name.
+    columns
+        Scheme -> its cell in a row.
+    blobs
+        Module -> the blob of the Caffe net that its output is.
+    marks
+        Beginnings of canonical names that tell the family.
+    start_marks
+        Those that tell it where the head starts afresh, so that the file need not have one.
+    head
+        Beginning of the names that belong to the head, which can be started afresh.
+    layouts
+        The schemes that a state dict can be written in.
+    prefixes
+        Layouts that are the canonical names with other beginnings.
+
+    """
+
+    table: Rows
+    columns: Mapping[str, int]
+    blobs: Rows
+    marks: tuple[str, ...]
+    start_marks: tuple[str, ...]
+    head: str
+    layouts: tuple[str, ...]
+    prefixes: Mapping[str, Rows] = field(default_factory=dict)
+
+    def to_canonical(self, scheme: str, module: str) -> tuple[str, Values] | None:
+        """Return a module's canonical name and the values in its name; None if not ours."""
+        for template, ours in self._templates(scheme):
+            values = read(template, module)
+            if values is not None:
+                return write(ours, values), values
+        return None
+
+    def from_canonical(self, scheme: str, module: str, context: Mapping[str, Value]) -> str:
+        """Return a canonical module's name in another scheme.
+
+        ``context`` is what names there hold beyond canonical ones, see the family's.
+        """
+        for template, ours in self._templates(scheme):
+            values = read(ours, module)
+            if values is not None:
+                return _spelled(template, values, context)
+        raise KeyError(module)
+
+    def blob_of(self, module: str, context: Mapping[str, Value]) -> str | None:
+        """Return the Caffe blob that a module's output is, None where it is none."""
+        for ours, blob in self.blobs:
+            values = read(ours, module)
+            if values is not None:
+                return _spelled(blob, values, context)
+        return None
+
+    def tells(self, scheme: str, module: str, *, fresh_head: bool = False) -> bool:
+        """Tell whether only this family has a module of this name."""
+        found = self.to_canonical(scheme, module)
+        marks = self.marks + (self.start_marks if fresh_head else ())
+        return found is not None and found[0].startswith(marks)
+
+    def layout_of(self, names: Sequence[str]) -> str | None:
+        """Return the layout that most of a state dict's names are of, None if none is."""
+        if foreign(names):
+            return None
+        modules = {name.rpartition(".")[0] for name in names}
+        found = {
+            layout: sum(self.to_canonical(layout, module) is not None for module in modules)
+            for layout in self.layouts
+        }
+        best = max(self.layouts, key=found.__getitem__)
+        return best if found[best] else None
+
+    def _templates(self, scheme: str) -> Rows:
+        """Return a scheme's templates beside the canonical ones."""
+        if scheme in self.columns:
+            return tuple((row[self.columns[scheme]], row[0]) for row in self.table)
+        return tuple(
+            (beginning + row[0].removeprefix(ours), row[0])
+            for row in self.table
+            for ours, beginning in self.prefixes.get(scheme, ())
+            if row[0].startswith(ours)
+        )
+
+
+def _spelled(template: str, values: Values, context: Mapping[str, Value]) -> str:
+    blocks = context.get(f"blocks{values.get('stage')}", 0)
+    return write(template, {**context, **values, "blocks": blocks})

@@ -46,7 +46,7 @@ def imported_by(*arguments: str) -> list[str]:
 @pytest.mark.parametrize(
     "arguments",
     [("--help",), ("--version",), ("convert", "--help"), ("convert", "caffe", "--help"),
-     ("demo", "--help"), ("export", "--help"), ("inspect", "--help"), ("doctor", "--help")],
+     ("demo", "--help"), ("export", "--help"), ("parity", "--help"), ("inspect", "--help"), ("doctor", "--help")],
 )  # fmt: skip
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert imported_by(*arguments) == []
@@ -176,16 +176,16 @@ def test_the_demo_proves_a_conversion_and_leaves_its_report(tmp_path: Path) -> N
     found = run("demo", "-o", "here", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert (
-        "PASS: 528 of 528 tensors bit-exact, 435 of 435 blobs within 1e-05 of OpenCV"
+        "PASS: 528 of 528 tensors bit-exact, 436 of 436 blobs within 1e-05 of OpenCV"
         in found.stdout
     )
     assert {one.name for one in (tmp_path / "here").iterdir()} == {
         "deploy.prototxt", "narrow.caffemodel", "narrow.h5", "narrow.safetensors",
-        "report.json", "report.md",
+        "report.html", "report.json", "report.md",
     }  # fmt: skip
     report = json.loads((tmp_path / "here" / "report.json").read_text())
     assert report["passed"]
-    assert len(report["comparisons"]) == 435
+    assert len(report["cases"][0]["comparisons"]) == 436
 
 
 def test_shell_completion_is_there() -> None:

@@ -15,10 +15,9 @@ import torch
 
 import deeplab_zoo
 from deeplab_zoo import ZooError
-from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
 from deeplab_zoo.converters.weights import read as read_weights
-from deeplab_zoo.proto import prototxt
+from deeplab_zoo.proto import caffemodel, prototxt
 from deeplab_zoo.proto.errors import FormatError, MismatchError, StorageError, UsageError
 
 Make = Callable[..., tuple[Path, Path]]
@@ -96,7 +95,7 @@ def test_every_source_tensor_is_used_or_dropped_by_a_named_rule(
     dropped = {place for place, _ in native.conversion.dropped}
     stored = {
         f"{layer.name}[{index}]"
-        for layer in convert.caffemodel_format.read(binary).layers
+        for layer in caffemodel.read(binary).layers
         for index in range(len(layer.blobs))
     }
     assert used | dropped == stored
@@ -265,7 +264,7 @@ def test_a_net_that_computes_something_else_is_not_converted(
     text.write_text(
         text.read_text().replace("dilation: 4", "dilation: 2").replace("pad: 4", "pad: 2")
     )
-    with pytest.raises(MismatchError, match="not the DeepLab v2 it looks like") as caught:
+    with pytest.raises(MismatchError, match="not the DeepLab v2 ResNet it looks like") as caught:
         convert_to(tmp_path / "x.safetensors", (text, binary))
     assert "layer 'res5a_branch2b' (line" in str(caught.value)
     assert "dilation 2, expected 4; pad 2, expected 4" in str(caught.value)
@@ -275,7 +274,7 @@ def test_a_net_that_computes_something_else_is_not_converted(
 def test_another_network_is_told_what_it_is_not(golden: Path, tmp_path: Path) -> None:
     files = (golden / "caffe" / "fmt_input_dim.prototxt", golden / "caffe" / "fmt_new.caffemodel")
     with pytest.raises(
-        MismatchError, match=r"not a DeepLab v2 ResNet: none of its 4 layers.*conv1"
+        MismatchError, match=r"not a DeepLab v2 ResNet or .*: none of its 4 layers.*conv1"
     ):
         convert_to(tmp_path / "x.safetensors", files)
 
@@ -301,7 +300,7 @@ def test_values_that_are_not_finite_convert_with_a_note(
 ) -> None:
     _, binary = files
     data = bytearray(binary.read_bytes())
-    net = convert.caffemodel_format.read(binary)
+    net = caffemodel.read(binary)
     weight = next(one for one in net.layers if one.name == "res2a_branch1").blobs[0].data
     at = bytes(data).index(weight.tobytes())
     data[at : at + 4] = np.float32(np.nan).tobytes()

@@ -1,1 +1,1 @@
-"""Losses on logits and labels: Lovász and its proximal operator, entropies, margins, IoU."""
+"""Losses on logits and labels: Lovász and its proximal operator, entropies, margins, DenseCRF."""

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from ...proto.errors import MismatchError, UsageError
 from .checks import check_labels, check_numbers, check_probabilities, wanted
+from .classes import Classes, channels_of
 from .extension import lovasz_extension
 from .gather import whole_batch
 from .ranking import VOID
 
-Classes = Literal["present", "all"] | Sequence[int]
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -52,7 +52,7 @@ def lovasz_hinge(
         Shapes differ; labels or logits are not what they should be.
 
     """
-    losses, _ = _hinge_losses(logits, labels, per_image, ignore, validate)
+    losses = _hinge_losses(logits, labels, per_image, ignore, validate)
     return losses.sum() / max(1, len(losses))
 
 
@@ -103,8 +103,8 @@ def lovasz_softmax(
 
 def _hinge_losses(
     logits: Tensor, labels: Tensor, per_image: bool, ignore: int | None, validate: bool | None
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of each group of images, and ones."""
+) -> Tensor:
+    """Return the loss of each group of images."""
     if logits.dim() == labels.dim() + 1 and logits.shape[1] == 1:
         logits = logits.squeeze(1)
     _match(logits.shape, labels)
@@ -114,8 +114,8 @@ def _hinge_losses(
     if logits.dim() == 1:
         logits, labels = logits[None], labels[None]
     marked = _marked(labels, ignore)
-    losses, active = _losses(logits.unsqueeze(1), marked, [0], 1, 1.0, False, per_image)
-    return _poisoned(losses, marked, 2)[:, 0], active[:, 0]
+    losses, _ = _losses(logits.unsqueeze(1), marked, [0], 1, 1.0, False, per_image)
+    return _poisoned(losses, marked, 2)[:, 0]
 
 
 def _softmax_losses(
@@ -129,7 +129,7 @@ def _softmax_losses(
     """Return the losses of each group of images and class, and whether they count."""
     count = probas.shape[1]
     _match((len(probas), *probas.shape[2:]), labels)
-    channels, first = _channels(classes, count)
+    channels, first = channels_of(classes, count)
     if count > 1 and wanted(validate, probas):
         check_labels(labels, count, ignore)
     marked = _marked(labels, ignore)
@@ -180,25 +180,6 @@ def _match(expected: Sequence[int], labels: Tensor) -> None:
             f"labels: shape {tuple(labels.shape)}, expected {tuple(expected)}, one for each pixel "
             "of the scores. Resize the scores to the labels, not the labels to the scores."
         )
-
-
-def _channels(classes: Classes, count: int) -> tuple[list[int], int]:
-    """Return the channels whose losses are wanted, and the label of the first channel."""
-    if isinstance(classes, str):
-        if classes not in ("present", "all"):
-            raise UsageError(f"classes: {classes!r}, expected 'present', 'all' or a list.")
-        if count == 1:
-            raise UsageError(
-                f"classes: {classes!r} with the probabilities of one class, expected the label "
-                "they are of, such as classes=[1]."
-            )
-        return list(range(count)), 0
-    labels = [int(label) for label in classes]
-    if count == 1 and len(labels) == 1:
-        return [0], labels[0]
-    if not labels or len(set(labels)) < len(labels) or not set(labels) <= set(range(count)):
-        raise UsageError(f"classes: {labels}, expected different ones of 0..{count - 1}.")
-    return labels, 0
 
 
 def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
@@ -253,7 +234,7 @@ class LovaszHingeLoss(nn.Module):
         """Return the loss; labels are 0, 1 or void, (batch, height, width)."""
         if self.distributed:
             logits, labels = whole_batch(logits, labels)
-        losses, _ = _hinge_losses(logits, labels, self.per_image, self.ignore_index, self.validate)
+        losses = _hinge_losses(logits, labels, self.per_image, self.ignore_index, self.validate)
         return reduced(losses, self.reduction)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError
+from .classes import Classes, channels_of
 
 try:
     import tensorflow as tf
@@ -55,7 +56,7 @@ def lovasz_hinge(
 def lovasz_softmax(
     probas: Tensor,
     labels: Tensor,
-    classes: Literal["present", "all"] | Sequence[int] = "present",
+    classes: Classes = "present",
     per_image: bool = False,
     ignore: int | None = None,
     order: Literal["BHWC", "BCHW"] = "BHWC",
@@ -95,13 +96,13 @@ def lovasz_softmax(
     elif order == "BHWC":
         probas = tf.transpose(probas, (0, 3, 1, 2))
     count, images = probas.shape[1], tf.shape(probas)[0]
-    named, wanted = _classes(classes, count)
+    channels, first = channels_of(classes, count)
     scores, labels = tf.reshape(probas, (images, count, -1)), tf.reshape(labels, (images, -1))
     if count > 1:
         _check(labels, (scores.shape[0], scores.shape[2]), count, ignore)
-    scores, labels = _grouped(tf.gather(scores, wanted, axis=1), labels, per_image)
+    scores, labels = _grouped(tf.gather(scores, channels, axis=1), labels, per_image)
     valid = _valid(labels, ignore)
-    foreground = labels[:, None] == tf.constant(named, labels.dtype)[:, None]
+    foreground = labels[:, None] == first + tf.constant(channels, labels.dtype)[:, None]
     errors = tf.abs(tf.cast(foreground, scores.dtype) - scores)
     losses = _extension(errors, foreground, valid)
     if not isinstance(classes, str) or classes == "all":
@@ -146,22 +147,6 @@ def _extension(errors: Tensor, foreground: Tensor, valid: Tensor) -> Tensor:
 def _mean(losses: Tensor) -> Tensor:
     """Return the mean over groups, 0 if there is none."""
     return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), losses.dtype))
-
-
-def _classes(
-    classes: Literal["present", "all"] | Sequence[int], count: int
-) -> tuple[list[int], list[int]]:
-    """Return the labels whose losses are wanted, and where their probabilities are."""
-    if isinstance(classes, str):
-        if classes not in ("present", "all") or count == 1:
-            raise UsageError(f"classes: {classes!r}, expected 'present', 'all' or a list.")
-        return list(range(count)), list(range(count))
-    labels = [int(label) for label in classes]
-    if count == 1 and len(labels) == 1:
-        return labels, [0]
-    if not labels or len(set(labels)) < len(labels) or not set(labels) <= set(range(count)):
-        raise UsageError(f"classes: {labels}, expected different ones of 0..{count - 1}.")
-    return labels, labels
 
 
 def _check(labels: Tensor, shape: Sequence[int | None], classes: int, ignore: int | None) -> None:

@@ -8,6 +8,7 @@ widest vectors the processor has.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 from numba import njit
@@ -100,8 +101,5 @@ def extensions(
         gradient[group, :, channel] = steps.reshape(images, pixels)
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(
-            rank, ((group, channel) for group in range(groups) for channel in channels)
-        ):
-            pass
+        list(pool.map(rank, product(range(groups), channels)))
     return losses, active, gradient

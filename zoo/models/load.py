@@ -1,26 +1,37 @@
-"""A weights file becomes a model."""
+"""A weights file, or an entry of the registry, becomes a model."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ...converters import families, graph_file
+from ...converters.archive import Origin
 from ...converters.export import open_weights
+from ...converters.graph.build import of_file
+from ...converters.graph.engine import Graph
 from ...converters.numerics import profile
-from ...converters.weights import Weights
+from ...converters.weights import SUFFIXES, Weights
+from ...proto.errors import UsageError
 from .deeplab_v2 import DeepLabV2
+from .largefov import LargeFOV
+
+Native = DeepLabV2 | LargeFOV
 
 
 def load(
-    path: str | Path, *, numerics: str | None = None, evaluate_as: str | None = None
-) -> DeepLabV2:
+    name_or_path: str | Path, *, numerics: str | None = None, evaluate_as: str | None = None
+) -> Native | Graph:
     """Load a converted model, in eval mode, on the CPU.
 
     Parameters
     ----------
-    path
-        ``.safetensors``, ``.pth`` (in any layout that `export` writes), or an archive.
+    name_or_path
+        ``.safetensors`` (a graph's too), ``.pth`` (in any layout that `export` writes), or an
+        archive; else the name of an entry, which is fetched, verified and converted if it was
+        not before.
     numerics
         The profile of a file that does not record one; of a file that does, it must be the
         same.
@@ -30,20 +41,47 @@ def load(
 
     Returns
     -------
-    DeepLabV2
-        With ``model.numerics`` and ``model.config`` as the file says.
+    DeepLabV2 or LargeFOV
+        With ``model.numerics`` and ``model.config`` as the file says; or a `Graph`.
 
     """
-    weights = open_weights(path, numerics=numerics)
-    if evaluate_as:
-        weights = replace(weights, numerics=profile(evaluate_as))
-    return build(weights)
+    return open_model(_path(name_or_path), numerics=numerics, evaluate_as=evaluate_as)[0]
 
 
-def build(weights: Weights) -> DeepLabV2:
+def _path(name_or_path: str | Path) -> Path:
+    """Tell a file from a name: what exists is a file, and so is what has a folder or suffix."""
+    path = Path(name_or_path)
+    if isinstance(name_or_path, Path) or path.exists() or path.suffix in SUFFIXES:
+        return path
+    if len(path.parts) > 1:
+        return path
+    from ..weights.fetch import fetch  # Late: a file needs no network.
+
+    return fetch(str(name_or_path), convert=True)
+
+
+def open_model(
+    path: Path, *, numerics: str | None = None, evaluate_as: str | None = None
+) -> tuple[Native | Graph, Origin]:
+    """Load a model as `load` does, and where its weights came from."""
+    if graph_file.fields_of(path) is None:
+        weights = open_weights(path, numerics=numerics)
+        if evaluate_as:
+            weights = replace(weights, numerics=profile(evaluate_as))
+        return build(weights), weights.origin
+    if numerics or evaluate_as:
+        raise UsageError(f"{path}: is a graph, which has no numerics profile. Leave it out.")
+    found = graph_file.read(path)
+    return of_file(found, str(path)), found.origin
+
+
+def build(weights: Weights) -> Native:
     """Make the model that these weights belong to."""
+    module, name = families.of_config(weights.config).model
     with torch.device("meta"):
-        model = DeepLabV2(weights.config, weights.numerics)
+        model: Native = getattr(import_module(f".{module}", __package__), name)(
+            weights.config, weights.numerics
+        )
     state = {
         name: torch.from_numpy(np.array(data, order="C")) for name, data in weights.state.items()
     }

@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ... import __version__
+from ...converters import families
 from ...converters.archive import Origin
-from ...converters.deeplab_v2 import FAMILY, norm_of
+from ...converters.deeplab_v2 import norm_of
 from ...converters.files import replacing
 from ...converters.graph.engine import Graph
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError
-from .deeplab_v2 import DeepLabV2
+from .load import Native
 
 # What torch's exporter writes without a version converter, and runtimes of 2022 on read.
 OPSET = 18
-SIZE = 321  # Of the input under a profile without a test size.
+IMAGE = 321  # Height and width of an input whose size nothing tells.
 TRACED = (65, 97)  # Any sizes that differ do where height and width are symbolic.
 LARGEST = 2**31 - 1  # A protobuf message, in bytes.
 GROWTH = (32, 64)  # Multiples of any DeepLab's stride, so that its branches still meet.
@@ -59,7 +60,7 @@ class Positional(nn.Module):
 
 
 def export_onnx(
-    model: DeepLabV2 | Graph,
+    model: Native | Graph,
     out: str | Path,
     *,
     size: tuple[int, int] | None = None,
@@ -136,14 +137,14 @@ def _onnx() -> Any:
 
 
 def _of_native(
-    model: DeepLabV2, size: tuple[int, int] | None, dynamic: bool, origin: Origin | None
+    model: Native, size: tuple[int, int] | None, dynamic: bool, origin: Origin | None
 ) -> Request:
-    side = model.numerics.test_size or SIZE
+    side = model.numerics.test_size or IMAGE
     height, width = TRACED if dynamic else size or (side, side)
     # torch takes a batch of 1 for a constant.
     image = torch.zeros(2 if dynamic else 1, 3, height, width)
     metadata = {
-        "family": FAMILY,
+        "family": families.of_config(model.config).name,
         "config": json.dumps(model.config.to_json(), sort_keys=True),
         "numerics": model.numerics.name,
         "numerics_fields": json.dumps(asdict(model.numerics), sort_keys=True),
@@ -159,18 +160,15 @@ def _of_graph(
     if graph.training:
         raise UsageError("graph: is in its TRAIN phase, expected TEST.")
     inputs, symbolic = {}, []
-    for name, stated in graph.inputs.items():
-        if stated is None and size is None and not dynamic:
-            raise UsageError(f"input {name!r}: its file states no shape. Give the size.")
-        shape = (1, 3, *TRACED) if stated is None else tuple(stated)
+    for name, shape in graph.input_shapes(size, TRACED if dynamic else None).items():
         axes: Mapping[int, str] = {}
         if len(shape) == 4:
             axes = {
                 axis: one if len(graph.inputs) == 1 else f"{name}_{one}"
                 for axis, one in IMAGE_AXES.items()
             }
-            shape = (max(shape[0], 2) if dynamic else shape[0], shape[1], *(size or shape[2:]))
-        inputs[name] = torch.zeros(shape)
+        many = dynamic and len(shape) == 4
+        inputs[name] = torch.zeros(max(shape[0], 2) if many else shape[0], *shape[1:])
         symbolic.append(axes)
     graph.sizes({name: tuple(value.shape) for name, value in inputs.items()})
     if dynamic:
@@ -205,7 +203,7 @@ def _said(origin: Origin | None) -> dict[str, str]:
     return said
 
 
-def _folded(model: DeepLabV2) -> nn.Module:
+def _folded(model: Native) -> nn.Module:
     """Return a copy for inference, each batch norm folded into the convolution before it."""
     folded = copy.deepcopy(model).cpu().float().eval()
     for name, module in list(folded.named_modules()):

@@ -14,9 +14,10 @@ from ...converters.archive import tool
 from ...converters.compare import Difference, difference
 from ...converters.graph.engine import Graph
 from ...converters.kinds import Kind
+from ...converters.largefov import LargeFOVConfig, summary
 from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError, listing
-from ..models.deeplab_v2 import DeepLabV2
+from ..models.load import Native
 from . import conventions, diagnosis, opencv, ours, pycaffe, tensorflow
 from .comparison import Tolerance, compare, with_exact
 from .engine import Arrays, Case, Engine
@@ -37,7 +38,7 @@ class Sides(NamedTuple):
 
 
 def check(
-    model: DeepLabV2 | Graph,
+    model: Native | Graph,
     original: Original,
     engine: Engine,
     cases: Sequence[Case],
@@ -249,7 +250,7 @@ def _compared(sides: Sides, original: Original, engine: Engine, *, exact: bool) 
     return Compared(case.name, shape, tuple(comparisons.values()), scores, pictures)
 
 
-def _weighed(model: DeepLabV2 | Graph, original: Original) -> Weighed | None:
+def _weighed(model: Native | Graph, original: Original) -> Weighed | None:
     """Hold every tensor of the model against the source's."""
     state = {
         name: value.detach().cpu().numpy()
@@ -271,10 +272,12 @@ def _weighed(model: DeepLabV2 | Graph, original: Original) -> Weighed | None:
     return Weighed(len(names), tuple(one for one in differences if isinstance(one, Difference)))
 
 
-def _subject(model: DeepLabV2 | Graph) -> str:
+def _subject(model: Native | Graph) -> str:
     if isinstance(model, Graph):
         return f"a Caffe net of {len(model.steps)} layers"
     config = model.config
+    if isinstance(config, LargeFOVConfig):
+        return summary(config)
     form = "multi-scale" if len(config.scales) > 1 else "single-scale"
     name = {(3, 4, 23, 3): "ResNet-101", (3, 4, 6, 3): "ResNet-50"}.get(config.blocks, "ResNet")
     return f"DeepLab v2 {name}, {config.classes} classes, {form}"

@@ -9,11 +9,10 @@ from ...converters.export import open_weights
 from ...converters.files import sha256
 from ...converters.graph.engine import Graph
 from ...converters.kinds import Kind, kind_of
-from ...converters.naming.deeplab_v2 import blob_of, context_of
 from ...proto.errors import UsageError
-from ..models.deeplab_v2 import DeepLabV2
-from ..models.load import load
+from ..models.load import Native, load
 from . import onnxruntime, recorded
+from .blobs import scores_of
 from .cases import default_cases, image_case, sized_case
 from .check import Progress, check, choose
 from .comparison import tolerance as tolerance_called
@@ -95,7 +94,7 @@ def parity(
         reference, cases, notes = _onnx(model, original, sources[-1], seed)
     else:
         reference, notes = choose(original, engine, _scales(model))
-        cases, left_out = default_cases(original, seed, native=isinstance(model, DeepLabV2))
+        cases, left_out = default_cases(original, seed, native=isinstance(model, Native))
         notes += left_out
     if recorded_blobs is None and (sizes or images):
         cases = [sized_case(original, "photo", size, seed) for size in sizes]
@@ -119,7 +118,7 @@ def parity(
 
 def _opened(
     paths: list[Path], numerics: str | None
-) -> tuple[DeepLabV2 | Graph, list[Path], list[Path]]:
+) -> tuple[Native | Graph, list[Path], list[Path]]:
     """Return the model, the files of its source, and its own."""
     if not paths:
         raise UsageError("no files, expected a model and its source.")
@@ -129,7 +128,7 @@ def _opened(
 
 
 def _original(
-    model: DeepLabV2 | Graph, sources: list[Path], own: list[Path], numerics: str | None
+    model: Native | Graph, sources: list[Path], own: list[Path], numerics: str | None
 ) -> Original:
     if sources and sources[-1].suffix != ".onnx":
         return open_original(sources, scales=_scales(model), numerics=numerics)
@@ -142,15 +141,13 @@ def _onnx(
     model: nn.Module, original: Original, path: Path, seed: int
 ) -> tuple[Engine, list[Case], list[str]]:
     image, scores = "data", "scores"
-    if isinstance(model, DeepLabV2):
-        context = context_of(model.config.blocks)
-        multi = len(model.config.scales) > 1
-        scores = "fc_fusion" if multi else str(blob_of("classifier", context))
+    if isinstance(model, Native):
+        scores = scores_of(model)
     found, size = onnxruntime.engine(path, image, scores)
     if size is None:
-        return (found, *default_cases(original, seed, native=isinstance(model, DeepLabV2)))
+        return (found, *default_cases(original, seed, native=isinstance(model, Native)))
     return found, [sized_case(original, kind, size, seed) for kind in ("photo", "noise")], []
 
 
 def _scales(model: nn.Module) -> tuple[float, ...]:
-    return model.config.scales if isinstance(model, DeepLabV2) else (1.0,)
+    return model.config.scales if isinstance(model, Native) else (1.0,)

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...converters import caffe_graph, convert, legacy
+from ...converters import caffe_graph, convert, families, legacy
 from ...converters.archive import Archive
 from ...converters.caffe import shared_name
 from ...converters.export import of_state
 from ...converters.files import sha256
-from ...converters.graph.build import build, read_weights
+from ...converters.graph.build import build
 from ...converters.graph.engine import Graph
+from ...converters.graph_file import read_weights
 from ...converters.kinds import Kind, kind_of
-from ...converters.native import is_backbone, to_native
+from ...converters.native import to_native
 from ...converters.numerics import CAFFE_V2, Numerics
 from ...converters.weights import Weights
 from ...proto import prototxt as prototxt_format
@@ -115,11 +116,8 @@ def of_graph(graph: Graph) -> Original:
 def _of_caffe(text: Path | None, binary: Path) -> Original:
     weights = read_weights(binary)
     net = caffe_graph.select(prototxt_format.read(text) if text else weights)
-    archive = (
-        convert.read_caffe(text, binary)
-        if any(is_backbone(one.name) for one in net.layers)
-        else None
-    )
+    convolutions = (one.name for one in net.layers if one.type == "Convolution")
+    archive = convert.read_caffe(text, binary) if families.of_layers(convolutions) else None
     return Original(
         Kind.CAFFEMODEL,
         (*([text] if text else []), binary),

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from ...converters.graph.engine import Graph
 from ...converters.numerics import CAFFE_V2, Numerics
 from ...proto.errors import UsageError
-from ..models.deeplab_v2 import DeepLabV2
+from ..models.load import Native
 from .blobs import activations
 from .engine import Arrays, Engine
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def numerics_of(model: DeepLabV2 | Graph) -> Numerics:
+def numerics_of(model: Native | Graph) -> Numerics:
     """Return the profile that a model obeys; a graph is Caffe's."""
-    return model.numerics if isinstance(model, DeepLabV2) else CAFFE_V2
+    return model.numerics if isinstance(model, Native) else CAFFE_V2
 
 
-def engine(model: DeepLabV2 | Graph, device: str = "cpu", precision: str = "fp32") -> Engine:
+def engine(model: Native | Graph, device: str = "cpu", precision: str = "fp32") -> Engine:
     """Run our model; matrix units that round float32 (TF32) are off.
 
     Raises
@@ -47,7 +47,7 @@ def engine(model: DeepLabV2 | Graph, device: str = "cpu", precision: str = "fp32
 
     def run(inputs: Arrays) -> Arrays:
         with torch.inference_mode(), _plain_float32():
-            if isinstance(model, DeepLabV2):
+            if isinstance(model, Native):
                 return activations(model, np.asarray(inputs["data"]))
             given = {
                 name: torch.from_numpy(np.asarray(value)).to(place, dtype)

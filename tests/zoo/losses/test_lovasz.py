@@ -359,3 +359,18 @@ def test_wrong_settings_are_refused() -> None:
         LovaszSoftmaxLoss(reduction="avg")  # type: ignore[arg-type]
     with pytest.raises(ZooError, match="weight: 2 values, expected 3, one per class"):
         LovaszSoftmaxLoss(weight=[1.0, 2.0])(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2))
+
+
+@pytest.mark.parametrize("per_image", [True, False])
+@pytest.mark.parametrize("classes", ["present", "all", [0, 1, 3]])
+def test_off_the_cpu_no_value_is_read_back(per_image: bool, classes: Any) -> None:
+    # Tensors that have no values: whoever asks for one fails.
+    logits = torch.empty(2, 4, 5, 6, device="meta", requires_grad=True)
+    labels = torch.empty(2, 5, 6, device="meta", dtype=torch.long)
+    LovaszSoftmaxLoss(classes, per_image)(logits, labels).backward()
+    LovaszHingeLoss(per_image)(logits[:, 0], labels).backward()
+    grouped = logits.detach().flatten(2)[None], labels.flatten(1)[None].int()
+    found = extension_module.batched(*grouped, [0, 1, 3], 0, 0.0, True)
+    assert [tensor.shape for tensor in found] == [(1, 4), (1, 4), (1, 2, 4, 30)]
+    with pytest.raises(RuntimeError, match="meta tensors"):
+        LovaszSoftmaxLoss(validate=True)(logits, labels)

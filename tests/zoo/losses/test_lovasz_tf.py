@@ -15,6 +15,7 @@ from deeplab_zoo import lovasz_hinge, lovasz_softmax
 
 LOVASZ = Path(__file__).parents[2] / "golden" / "tf" / "lovasz"
 CASES = {case["case"]: case for case in json.loads((LOVASZ / "index.json").read_text())["losses"]}
+VOC = Path(__file__).parents[4] / "shared" / "golden" / "tf" / "lovasz" / "softmax_voc_41x41.npz"
 MENDED = {"softmax_sigmoid_present", "softmax_void_not_ignored"}
 GRAPHS = ("hinge_per_image_ignore", "softmax_per_image_all", "softmax_ignore")
 
@@ -28,7 +29,8 @@ from deeplab_zoo.zoo.losses import lovasz_tf
 def run(case, data, graph):
     function = getattr(lovasz_tf, "lovasz_" + case["kind"])
     options = {key: case[key] for key in ("per_image", "ignore", "classes", "order") if key in case}
-    call = lambda x, y: function(x, y, **options)
+    first = tf.nn.softmax if case.get("logits") else lambda x, axis: x
+    call = lambda x, y: function(first(x, axis=1), y, **options)
     if graph:
         call = tf.function(call)
     scores = tf.constant(data["input"])
@@ -72,6 +74,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.ndarra
     cases["listed"] = new | {"file": "last.npz", "classes": [3, 0], "per_image": True}
     cases["order"] = new | {"file": "last.npz", "order": "HWCB"}
     cases["listed_twice"] = new | {"file": "last.npz", "classes": [1, 1]}
+    if VOC.is_file():
+        cases["voc"] = new | {"file": str(VOC), "logits": True, "per_image": True, "order": "BCHW"}
     (folder / "cases.json").write_text(json.dumps(cases))
     quiet = {"TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
@@ -95,6 +99,17 @@ def test_values_and_gradients_are_those_of_the_original(found, name: str) -> Non
         # As in PyTorch: the original takes differences of float32 losses.
         np.testing.assert_allclose(loss, data["torch_patched_stable_sort_loss"], rtol=1e-6)
         np.testing.assert_allclose(grad, data["torch_patched_stable_sort_grad"], atol=2e-7)
+
+
+@pytest.mark.golden
+def test_the_original_on_a_voc_sized_output_through_a_softmax(found, shared: Path) -> None:  # type: ignore[no-untyped-def]
+    assert VOC.is_relative_to(shared)
+    results, _ = found
+    data = np.load(VOC)
+    for graph in (False, True):
+        loss, grad = results[f"voc/{graph}/loss"], results[f"voc/{graph}/grad"]
+        np.testing.assert_allclose(loss, data["torch_patched_stable_sort_loss"], rtol=1e-6)
+        np.testing.assert_allclose(grad, data["torch_patched_stable_sort_grad"], atol=1e-7)
 
 
 @pytest.mark.parametrize("graph", [False, True])

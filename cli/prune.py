@@ -1,0 +1,33 @@
+"""``deeplab-zoo prune``: give disk space back."""
+
+import click
+
+from .show import size
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--registry", multiple=True, metavar="FILE", help="A registry beside the shipped one."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def prune(names: tuple[str, ...], registry: tuple[str, ...], dry_run: bool) -> None:
+    """Remove leftovers: broken-off downloads, quarantine, bytes without a name.
+
+    With NAMEs, remove those entries' files and converted models instead. The lock keeps what it
+    knows of them.
+    """
+    from ..zoo.weights.prune import entry_files, leftovers, remove
+    from ..zoo.weights.registry import load_registry
+
+    known = load_registry(registry) if names else None
+    paths = (
+        [path for name in names for path in entry_files(known.find(name))]
+        if known
+        else list(leftovers())
+    )
+    freed = 0
+    for path in paths:
+        freed += remove(path, dry_run=dry_run)
+        click.echo(path)
+    click.echo(f"{'would free' if dry_run else 'freed'} {size(freed)}", err=True)

@@ -1,0 +1,113 @@
+"""What the conversion must know of an architecture: a `Family`.
+
+A native model comes in two halves. The half without torch is here: a config, its parameters'
+shapes, its computation, its names, its Caffe net. The torch module is in ``zoo/models``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, Self, TypeVar
+
+from ..proto.errors import MismatchError
+from ..proto.records import Net
+from .naming.scheme import Naming, Values
+from .topology import Table
+
+C = TypeVar("C")
+Shape = tuple[int, ...]
+Settings = Mapping[str, tuple[float, ...]]
+
+
+class Config(Protocol):
+    """Sizes of one model: a frozen dataclass of numbers and tuples of numbers."""
+
+    @property
+    def classes(self) -> int:
+        """Score channels, background included, void not."""
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Input scales whose scores are fused by their maximum."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An architecture with a native model.
+
+    Attributes
+    ----------
+    name, title
+        In files, and in messages.
+    config
+        The type of its configs.
+    naming
+        Its modules' names in every scheme.
+    parameters
+        Every parameter's canonical name and shape, in the model's order.
+    network
+        Enters the computation into a table; takes the batch norm's epsilon, and returns the
+        node of the scores.
+    infer
+        The config, of canonical names and shapes, and of what is told beside them.
+    told_by_graph, told_by_settings
+        What a graph, or an archive's settings, tell that shapes do not; for `infer`.
+    settings
+        A config's part that shapes do not show, as an archive keeps it.
+    context
+        What Caffe's names hold beyond canonical ones.
+    deploy
+        The Caffe net of a config for a height and a width; takes ``bn_eps``.
+    summary
+        A config in words.
+    model
+        Where the torch module is: its module in ``zoo/models`` and its name there.
+
+    """
+
+    name: str
+    title: str
+    config: type[Config]
+    naming: Naming
+    parameters: Callable[[Any], dict[str, Shape]]
+    network: Callable[[Table, Any, float], int]
+    infer: Callable[..., Config]
+    told_by_graph: Callable[[Net], Mapping[str, Any]]
+    told_by_settings: Callable[[Settings], Mapping[str, Any]]
+    settings: Callable[[Any], Settings]
+    context: Callable[[Any], Values]
+    deploy: Callable[..., Net]
+    summary: Callable[[Any], str]
+    model: tuple[str, str]
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """Return a config's fields as JSON has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+
+
+def of_json(kind: Callable[..., C], found: Mapping[str, Any]) -> C:
+    """Make a config of what `as_json` gave; raise for keys that are not the config's."""
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        raise MismatchError(f"model config: unknown keys {unknown}, expected {known}.")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+
+
+def read_settings(
+    settings: Settings, known: Mapping[str, Callable[[tuple[float, ...]], Any]]
+) -> dict[str, Any]:
+    """Read an archive's settings, each by its function; raise for unknown ones."""
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise MismatchError(
+            f"archive: unknown settings {unknown}, expected {', '.join(sorted(known))}."
+        )
+    return {name: known[name](values) for name, values in settings.items()}

@@ -1,0 +1,82 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deeplab_zoo.proto.errors import FormatError, UsageError, ZooError
+from deeplab_zoo.zoo.weights.add import add, described, measure
+from deeplab_zoo.zoo.weights.fetch import fetch
+from deeplab_zoo.zoo.weights.lint import problems
+from deeplab_zoo.zoo.weights.parse import read_entries
+
+from .conftest import BODY, digest
+
+More = Callable[..., dict[str, object]]
+
+
+def fields(what: str, registry: Path, name: str = "ours") -> dict[str, object]:
+    place, size, found, seen = measure(what, registry)
+    return described(
+        name, place, size, found, seen=seen, grade="A", kind="dataset", description="d",
+        license={"spdx": "MIT"}, homepage="https://example.org",
+    )  # fmt: skip
+
+
+def test_a_folder_with_a_registry_is_a_zoo_that_can_move(tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    (zoo / "files").mkdir(parents=True)
+    (zoo / "files" / "ours.bin").write_bytes(BODY)
+    entry = add(
+        zoo / "registry.yaml", fields(str(zoo / "files" / "ours.bin"), zoo / "registry.yaml")
+    )
+    assert entry.artifacts[0].sources[0].url == "files/ours.bin"
+    assert entry.artifacts[0].claim.digests == {"sha256": digest(BODY)}
+    assert entry.state == "pinned"
+    moved = zoo.rename(tmp_path / "moved")
+    path = fetch("ours", registry=[moved / "registry.yaml"])
+    assert path.read_bytes() == BODY
+
+
+def test_what_stands_in_the_file_stays_as_it_is_written(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.yaml"
+    files = [tmp_path / name for name in ("a", "b")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    add(registry, fields(str(files[0]), registry, "a"))
+    text = "# ours\n" + registry.read_text().replace("description: d", "description: 'd'  # why")
+    registry.write_text(text)
+    add(registry, fields(str(files[1]), registry, "b"))
+    assert registry.read_text().startswith(text)
+    assert [entry.name for entry in read_entries(registry)] == ["a", "b"]
+    assert problems(read_entries(registry)) == []
+
+
+def test_a_taken_name_and_an_unsound_entry_leave_the_file_alone(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.yaml"
+    (tmp_path / "a").write_bytes(b"a")
+    add(registry, fields(str(tmp_path / "a"), registry, "a"))
+    before = registry.read_bytes()
+    for name in ("a", "sbd", "resnet101COCO"):
+        with pytest.raises((UsageError, FormatError), match=name):
+            add(registry, fields(str(tmp_path / "a"), registry, name))
+    with pytest.raises(UsageError, match="'NOT ALLOWED'"):
+        add(registry, fields(str(tmp_path / "a"), registry, "NOT ALLOWED"))
+    assert registry.read_bytes() == before
+
+
+def test_a_registry_that_is_not_a_block_is_not_guessed_at(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.yaml"
+    (tmp_path / "a").write_bytes(b"a")
+    registry.write_text("entries: []\nschema_version: 1\n")
+    with pytest.raises(FormatError):
+        add(registry, fields(str(tmp_path / "a"), registry))
+    assert registry.read_text() == "entries: []\nschema_version: 1\n"
+    with pytest.raises(ZooError, match="no such file"):
+        measure(str(tmp_path / "none"), registry)
+
+
+def test_an_address_is_downloaded_to_be_measured(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(BODY)
+    place, size, found, seen = measure((tmp_path / "a.bin").as_uri(), tmp_path / "r.yaml")
+    assert (place, size, found) == ((tmp_path / "a.bin").as_uri(), len(BODY), digest(BODY))
+    assert seen.startswith("one download by deeplab-zoo")

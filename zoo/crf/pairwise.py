@@ -1,0 +1,81 @@
+"""Pixels' features become a `Pairwise` term: a lattice, its normalisation, a compatibility."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...proto.errors import UsageError
+from ..lattice.permutohedral import PermutohedralLattice
+
+Normalization = Literal["none", "before", "after", "symmetric"]
+Compatibility = float | Tensor
+
+_TINY = 1e-20  # as in the authors' program, where a pixel has no neighbour
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairwise:
+    """A kernel between pixels and a cost between their classes.
+
+    The kernel is ``diag(after) A diag(before)`` with the lattice's filter A; both factors are
+    (batch, pixels, 1).
+    """
+
+    lattice: PermutohedralLattice
+    before: Tensor
+    after: Tensor
+    compatibility: Compatibility
+
+
+def pairwise(
+    lattice: PermutohedralLattice,
+    compatibility: Compatibility,
+    normalization: Normalization,
+    dtype: torch.dtype,
+) -> Pairwise:
+    """Normalise the kernel of a lattice.
+
+    ``none`` divides by the mean over pixels of the kernel's sums ``A 1``, ``before`` and
+    ``after`` by each pixel's own, ``symmetric`` on both sides by its root.
+    """
+    ones = torch.ones(*lattice.shape, 1, dtype=dtype, device=lattice.device)
+    sums = lattice.filter(ones)
+    if normalization == "none":
+        return Pairwise(lattice, ones, ones / sums.mean(1, keepdim=True), compatibility)
+    if normalization == "before":
+        return Pairwise(lattice, 1 / (sums + _TINY), ones, compatibility)
+    if normalization == "after":
+        return Pairwise(lattice, ones, 1 / (sums + _TINY), compatibility)
+    if normalization == "symmetric":
+        root = (sums + _TINY).rsqrt()
+        return Pairwise(lattice, root, root, compatibility)
+    raise UsageError(
+        f"normalization: {normalization!r}, expected 'none', 'before', 'after' or 'symmetric'"
+    )
+
+
+def cost(term: Pairwise, q: Tensor) -> Tensor:
+    """Return what the classes' probabilities q (batch, pixels, classes) cost each class."""
+    near = term.after * term.lattice.filter(term.before * q)
+    if isinstance(term.compatibility, Tensor):
+        return near @ term.compatibility.T
+    return -term.compatibility * near
+
+
+def compatibility_matrix(given: Compatibility, classes: int, like: Tensor) -> Compatibility:
+    """Check a compatibility: a Potts weight, or costs by class or by pair of classes.
+
+    A number w is Potts's model, which costs w unless the classes are equal; because the
+    probabilities sum to one, that is ``-w`` on the diagonal. A vector is a diagonal of costs.
+    """
+    if not isinstance(given, Tensor):
+        return float(given)
+    if tuple(given.shape) not in ((classes,), (classes, classes)):
+        raise UsageError(
+            f"compat: shape {tuple(given.shape)}, expected a number, ({classes},) or "
+            f"({classes}, {classes}) for {classes} classes"
+        )
+    moved = given.to(like)
+    return torch.diag(moved) if moved.dim() == 1 else moved

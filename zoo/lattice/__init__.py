@@ -1,0 +1,1 @@
+"""Gaussian filtering in any feature space, on the permutohedral lattice."""

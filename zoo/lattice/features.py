@@ -1,0 +1,40 @@
+"""Pixel positions and colours as points of a feature space, in units of their sigmas."""
+
+import torch
+from torch import Tensor
+
+from ...proto.errors import UsageError
+
+Sigmas = float | tuple[float, ...]
+
+
+def position_features(height: int, width: int, sigma: Sigmas, like: Tensor) -> Tensor:
+    """Return (x, y) of every pixel, (1, pixels, 2), divided by sigma (of x, of y)."""
+    x, y = _sigmas("sigma of positions", sigma, 2)
+    place = torch.ones(height, width, dtype=like.dtype, device=like.device).nonzero().to(like)
+    return (place.flip(1) / place.new_tensor([x, y]))[None]
+
+
+def bilateral_features(images: Tensor, sigma_xy: Sigmas, sigma_rgb: Sigmas) -> Tensor:
+    """Return position and colour of images (batch, channels, height, width), one row a pixel."""
+    if images.dim() != 4 or not all(images.shape):
+        raise UsageError(
+            f"images: shape {tuple(images.shape)}, expected (batch, channels, height, width), "
+            "none of them 0"
+        )
+    colours = images.detach()
+    if not colours.is_floating_point() or colours.element_size() < 4:
+        colours = colours.float()
+    batch, channels, height, width = colours.shape
+    scale = colours.new_tensor(_sigmas("sigma of colours", sigma_rgb, channels))
+    points = colours.new_empty(batch, height * width, 2 + channels)
+    points[..., :2] = position_features(height, width, sigma_xy, colours)
+    torch.div(colours.flatten(2).transpose(1, 2), scale, out=points[..., 2:])
+    return points
+
+
+def _sigmas(what: str, given: Sigmas, count: int) -> tuple[float, ...]:
+    sigmas = given if isinstance(given, tuple) else (given,) * count
+    if len(sigmas) != count or not all(0 < sigma < float("inf") for sigma in sigmas):
+        raise UsageError(f"{what}: {given}, expected a positive number, or {count} of them")
+    return sigmas

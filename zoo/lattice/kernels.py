@@ -1,0 +1,245 @@
+"""The loops of the CPU lattice, compiled by numba; each works on the range ``first..last``.
+
+They release the interpreter's lock and hold no state, so that ``threads`` can hand ranges to
+threads. numba's own ``parallel`` is left alone: its thread layers abort the process when a forked
+child, or with some of them a second Python thread, enters a region.
+
+Values lie as ``(pixels, channels)`` and ``(vertices, channels)``, so that the innermost loop runs
+over all channels of one pixel or vertex and becomes SIMD code.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+_TILE = 32  # pixels at a time, for SIMD over pixels
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # spreads keys over a table by its top bits (Fibonacci)
+_FREE = np.int64(-(2**63))  # where a table has no key
+
+
+def compiled(**fast: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile on first use and keep the machine code on disk, where there is a place for it."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        options = {"nogil": True, "error_model": "numpy", **fast}
+        try:
+            return njit(function, cache=True, **options)
+        except RuntimeError:  # Neither the package's folder nor the user's cache can be written.
+            return njit(function, **options)
+
+    return decorate
+
+
+@compiled()  # Nothing is contracted: the torch backend has the same roundings, hence vertices.
+def embed(features, scale, strides, keys, weights, first, last):  # type: ignore[no-untyped-def]
+    """Find each pixel's simplex: the keys ``(d + 1, pixels)`` of its vertices and their weights."""
+    d = features.shape[1]
+    elevated = np.empty((d + 1, _TILE))
+    cell = np.empty((d + 1, _TILE))
+    inside = np.empty((d + 1, _TILE))
+    rank = np.empty((d + 1, _TILE))
+    axis = np.empty((d + 1, _TILE), np.int64)
+    total = np.empty(_TILE)
+    for tile in range(first, last, _TILE):
+        lanes = min(_TILE, last - tile)
+        total[:] = 0
+        for i in range(d, 0, -1):
+            for lane in range(lanes):
+                scaled = features[tile + lane, i - 1] * scale[i - 1]
+                elevated[i, lane] = (total[lane] - i * scaled) / (d + 1)
+                total[lane] += scaled
+        elevated[0] = total / (d + 1)
+        total[:] = 0
+        for i in range(d + 1):
+            for lane in range(lanes):
+                cell[i, lane] = np.rint(elevated[i, lane])
+                inside[i, lane] = elevated[i, lane] - cell[i, lane]
+                total[lane] += cell[i, lane]
+        rank[:] = total
+        for i in range(d):
+            for j in range(i + 1, d + 1):
+                for lane in range(lanes):
+                    lower = 1.0 if inside[i, lane] < inside[j, lane] else 0.0
+                    rank[i, lane] += lower
+                    rank[j, lane] += 1.0 - lower
+        for i in range(d + 1):
+            for lane in range(lanes):
+                carry = (1.0 if rank[i, lane] < 0 else 0.0) - (1.0 if rank[i, lane] > d else 0.0)
+                rank[i, lane] += carry * (d + 1)
+                cell[i, lane] += carry
+                inside[i, lane] = elevated[i, lane] - cell[i, lane]
+        for lane in range(lanes):
+            key = 0
+            for i in range(d + 1):
+                axis[d - np.int64(rank[i, lane]), lane] = i
+                key += np.int64(cell[i, lane]) * strides[i]
+            before = inside[axis[d, lane], lane] - 1.0
+            for i in range(d + 1):
+                keys[i, tile + lane] = key
+                weights[tile + lane, i] = inside[axis[i, lane], lane] - before
+                before = inside[axis[i, lane], lane]
+                key += strides[d + 1] - strides[axis[i, lane]]
+
+
+@compiled()
+def _find(table, key):  # type: ignore[no-untyped-def]
+    """Return the slot of a key in an open-addressing table, or the free one where it belongs."""
+    mask = np.uint64(table.shape[0] - 1)
+    mixed = np.uint64(key)
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * _MIX
+    slot = (mixed ^ (mixed >> np.uint64(32))) & mask
+    while table[slot, 0] != key and table[slot, 0] != _FREE:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@compiled()
+def _insert(table, keys, vertices, first, count):  # type: ignore[no-untyped-def]
+    """Give numbers to keys until a quarter is full; return where to go on and the count."""
+    for pixel in range(first, keys.shape[0]):
+        key = keys[pixel]
+        slot = _find(table, key)
+        if table[slot, 0] == _FREE:
+            table[slot, 0], table[slot, 1] = key, count
+            count += 1
+            if 4 * count > table.shape[0]:
+                vertices[pixel] = table[slot, 1]
+                return pixel + 1, count
+        vertices[pixel] = table[slot, 1]
+    return keys.shape[0], count
+
+
+@compiled()
+def index(keys, vertices):  # type: ignore[no-untyped-def]
+    """Give numbers to the distinct keys in the order of their first appearance, into ``vertices``.
+
+    Returns the hash table of keys and numbers, and the keys by number.
+    """
+    table = np.full((4096, 2), _FREE)
+    done = count = 0
+    while True:
+        done, count = _insert(table, keys, vertices, done, count)
+        distinct = np.empty(count, np.int64)
+        for key, number in table:
+            if key != _FREE:
+                distinct[number] = key
+        if done == keys.shape[0]:
+            return table, distinct
+        table = np.full((4 * table.shape[0], 2), _FREE)
+        for number in range(count):
+            slot = _find(table, distinct[number])
+            table[slot, 0], table[slot, 1] = distinct[number], number
+
+
+@compiled()
+def follow(distinct, step, table, base, following):  # type: ignore[no-untyped-def]
+    """Look up each vertex's neighbour one step along an axis: its number plus base, or -1."""
+    for vertex in range(distinct.shape[0]):
+        slot = _find(table, distinct[vertex] + step)
+        following[vertex] = base + table[slot, 1] if table[slot, 0] != _FREE else -1
+
+
+@compiled()
+def chain(following):  # type: ignore[no-untyped-def]
+    """Line up the vertices that are neighbours along an axis.
+
+    Returns the vertices chain after chain, and where each chain begins (and the last one ends).
+    A vertex without neighbours is in none: the blur leaves it as it is.
+    """
+    count = following.shape[0]
+    led = np.zeros(count, np.bool_)
+    for vertex in range(count):
+        if following[vertex] >= 0:
+            led[following[vertex]] = True
+    order = np.empty(count, np.int32)
+    starts = np.empty(count // 2 + 1, np.int32)
+    filled = chains = 0
+    for vertex in range(count):
+        if following[vertex] >= 0 and not led[vertex]:
+            starts[chains] = filled
+            chains += 1
+            link = vertex
+            while link >= 0:
+                order[filled] = link
+                filled += 1
+                link = following[link]
+    starts[chains] = filled
+    return order[:filled].copy(), starts[: chains + 1].copy()
+
+
+@compiled()
+def transpose(vertices, weights, gain, count, pixels, shares):  # type: ignore[no-untyped-def]
+    """List by vertex the pixels around it, ascending, and their weights times the gain.
+
+    Returns where each vertex's part of ``pixels`` and ``shares`` begins (and the last one ends).
+    """
+    starts = np.zeros(count + 2, np.int32)
+    for vertex in vertices.flat:
+        starts[vertex + 2] += 1
+    for vertex in range(2, count + 2):
+        starts[vertex] += starts[vertex - 1]
+    for pixel in range(vertices.shape[0]):
+        for corner in range(vertices.shape[1]):
+            place = starts[vertices[pixel, corner] + 1]
+            starts[vertices[pixel, corner] + 1] += 1
+            pixels[place], shares[place] = pixel, weights[pixel, corner] * gain
+    return starts[: count + 1]
+
+
+@compiled(fastmath={"contract"})
+def splat(rows, starts, pixels, shares, values, first, last):  # type: ignore[no-untyped-def]
+    """Sum at every vertex the weighted values of its pixels, by twos to store them less often."""
+    for vertex in range(first, last):
+        row = rows[vertex]
+        row[:] = 0
+        end = starts[vertex + 1]
+        for entry in range(starts[vertex], end - 1, 2):
+            a, b = shares[entry], shares[entry + 1]
+            x, y = values[np.uint32(pixels[entry])], values[np.uint32(pixels[entry + 1])]
+            for channel in range(row.shape[0]):
+                row[channel] += a * x[channel] + b * y[channel]
+        if (end - starts[vertex]) % 2:
+            a, x = shares[end - 1], values[np.uint32(pixels[end - 1])]
+            for channel in range(row.shape[0]):
+                row[channel] += a * x[channel]
+
+
+@compiled(fastmath={"contract"})
+def gather(rows, vertices, weights, values, first, last):  # type: ignore[no-untyped-def]
+    """Interpolate at every pixel between the rows of its vertices."""
+    for pixel in range(first, last):
+        value = values[pixel]
+        value[:] = 0
+        for corner in range(vertices.shape[1]):
+            weight, row = weights[pixel, corner], rows[np.uint32(vertices[pixel, corner])]
+            for channel in range(value.shape[0]):
+                value[channel] += weight * row[channel]
+
+
+@compiled(fastmath={"contract"})
+def blur(rows, order, starts, first, last):  # type: ignore[no-untyped-def]
+    """Add to each row half of its two neighbours' along the chains, in place."""
+    before = np.empty(rows.shape[1], rows.dtype)
+    half = rows.dtype.type(0.5)
+    for line in range(first, last):
+        start, end = starts[line], starts[line + 1]
+        row, after = rows[np.uint32(order[start])], rows[np.uint32(order[start + 1])]
+        if end - start == 2:  # as most are where the lattice is sparse
+            for channel in range(row.shape[0]):
+                x, y = row[channel], after[channel]
+                row[channel] = x + half * y
+                after[channel] = y + half * x
+            continue
+        for channel in range(row.shape[0]):
+            before[channel] = row[channel]
+            row[channel] += half * after[channel]
+        for place in range(start + 2, end):
+            row, after = after, rows[np.uint32(order[place])]
+            for channel in range(row.shape[0]):
+                old = row[channel]
+                row[channel] = old + half * (before[channel] + after[channel])
+                before[channel] = old
+        for channel in range(row.shape[0]):
+            after[channel] += half * before[channel]

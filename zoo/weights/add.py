@@ -1,0 +1,116 @@
+"""A file, or an address, becomes an entry of one's own registry, with its digest computed."""
+
+import hashlib
+import re
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+from ... import __version__
+from ...converters.files import replacing
+from ...proto.errors import FormatError, UsageError, ZooError, listing
+from . import store
+from .download import Job, Received, download
+from .events import Listener, silent
+from .http import new_session
+from .lint import problems
+from .parse import parse, read_entries
+from .registry import load_registry
+from .schema import Claim, Entry
+from .sources import resolve
+
+EMPTY = "schema_version: 1\nentries:\n"
+
+
+def described(
+    name: str, place: str, size: int, digest: str, *, seen: str, grade: str, **more: Any
+) -> dict[str, Any]:
+    """Return the fields of a new entry; ``more`` are any other fields of an entry."""
+    artifact = {
+        "filename": filename_of(place),
+        "size": size,
+        "digests": {"sha256": digest},
+        "evidence": [{"grade": grade, "covers": ["sha256", "size"], "where": seen}],
+        "sources": [{"url": place}],
+    }
+    fields = {key: value for key, value in more.items() if value is not None}
+    return {"name": name, **fields, "artifacts": [artifact]}
+
+
+def filename_of(place: str) -> str:
+    """Return the file's name in an address or path."""
+    return unquote(urlsplit(place).path).rpartition("/")[2]
+
+
+def measure(what: str, registry: Path, listen: Listener = silent) -> tuple[str, int, str, str]:
+    """Hash a file or what an address gives: its place, size, sha256, and how we know.
+
+    A file below the registry's folder is named relative to it, so that the folder can move.
+    """
+    today = time.strftime("%Y-%m-%d")
+    if "://" not in what:
+        path = Path(what).resolve()
+        if not path.is_file():
+            raise ZooError(f"{what}: no such file.")
+        home = registry.resolve().parent
+        near = path.is_relative_to(home)
+        place = path.relative_to(home).as_posix() if near else path.as_uri()
+        digest = store.digests_of(path, ())["sha256"]
+        seen = f"computed from the file by deeplab-zoo {__version__} on {today}"
+        return place, path.stat().st_size, digest, seen
+    found: list[tuple[int, str]] = []
+
+    def note(received: Received) -> None:
+        found.append((received.size, received.digests["sha256"]))
+        received.path.unlink()
+
+    root = store.cache_folder()
+    url = resolve(what)
+    key = f"add-{hashlib.sha256(what.encode()).hexdigest()[:32]}"
+    with new_session() as session:
+        download(Job(what, (url,), Claim(), root, note, session, listen=listen), key)
+    size, digest = found[0]
+    return what, size, digest, f"one download by deeplab-zoo {__version__} on {today}"
+
+
+def add(registry: Path, fields: dict[str, Any]) -> Entry:
+    """Append an entry to a registry file; what is there stays as it is written.
+
+    Raises
+    ------
+    UsageError
+        The entry does not pass `lint`, or its name is taken.
+    FormatError
+        The file cannot be extended as text.
+
+    """
+    text = registry.read_text("utf-8") if registry.exists() else EMPTY
+    before = parse(text, str(registry))
+    shown = yaml.safe_dump([fields], sort_keys=False, allow_unicode=True, width=100)
+    start = re.search(r"^( *)- ", text.partition("entries:")[2], re.MULTILINE)
+    indent = start[1] if start else "  "
+    added = re.sub(r"^(?=.)", indent, shown, flags=re.MULTILINE)
+    text = re.sub(r"entries: *\[\]\s*$", "entries:\n", text).rstrip("\n") + "\n" + added
+    after = parse(text, str(registry))
+    if after[:-1] != before or len(after) != len(before) + 1:
+        raise FormatError(
+            f"{registry}: its entries are not the last thing in the file, as a block; add the "
+            f"entry by hand:\n{added}"
+        )
+    taken = {name for entry in load_registry().entries.values() for name in entry_names(entry)}
+    taken |= {name for entry in before for name in entry_names(entry)}
+    wrong = [f"{after[-1].name}: the name is taken"] if after[-1].name in taken else []
+    wrong += [line for line in problems(after) if line.startswith(f"{after[-1].name}:")]
+    if wrong:
+        raise UsageError(f"{registry}: the entry would not be sound:\n{listing(wrong)}")
+    with replacing(registry) as temporary:
+        temporary.write_text(text, "utf-8")
+    return read_entries(registry)[-1]
+
+
+def entry_names(entry: Entry) -> tuple[str, ...]:
+    """Return all names of an entry."""
+    return entry.name, *entry.aliases

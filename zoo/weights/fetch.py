@@ -1,0 +1,162 @@
+"""A name becomes files that are what they claim to be: cached, fetched, brought, or refused."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shutil import copytree
+
+from ... import __version__
+from ...proto.errors import ZooError
+from . import store
+from .download import Policy
+from .events import Event, Listener, Stop, silent
+from .lock import lock_path
+from .recipe import convert as run_recipe
+from .recipe import obstacle
+from .registry import load_registry
+from .schema import Entry
+from .work import Options, Work
+
+PARALLEL = 4
+
+
+def fetch(
+    name: str,
+    *,
+    registry: str | Path | Sequence[str | Path] = (),
+    dest: str | Path | None = None,
+    from_file: str | Path | None = None,
+    offline: bool | None = None,
+    mirrors: Sequence[str] = (),
+    trust_on_first_use: bool = False,
+    locked: bool = False,
+    accept_license: bool = False,
+    convert: bool = False,
+    retries: int = 5,
+    timeout: float = 30.0,
+    lock: str | Path | None = None,
+    on_event: Listener = silent,
+) -> Path:
+    """Fetch an entry of the registry; return its weights file, or the folder of its files.
+
+    Parameters
+    ----------
+    name
+        An entry or alias; ``deeplab-zoo list`` shows all.
+    registry
+        Registry files beside the shipped one and those of ``DEEPLAB_ZOO_REGISTRY``.
+    dest
+        A folder to put the files in as well; the path returned is there.
+    from_file
+        Take the file, or of several files the folder, from here instead of the network.
+    offline
+        Open no connection. None: as ``DEEPLAB_ZOO_OFFLINE`` says.
+    mirrors
+        Addresses of folders to try first, for ``<mirror>/<entry>/<file>``.
+    trust_on_first_use
+        Take files that have no known digest, and record theirs in the lock file.
+    locked
+        Take nothing that is not in the lock file.
+    accept_license
+        Accept a licence that asks for it.
+    convert
+        Convert the files to a native model's weights, and return that file.
+    retries, timeout
+        Attempts after the first at each source; seconds without data that count as a failure.
+    lock
+        The lock file, if not the one in force.
+    on_event
+        Is called with what happens, from several threads.
+
+    Raises
+    ------
+    ZooError
+        See its children for what can be wrong; ``exit_code`` tells them apart.
+
+    """
+    if offline is None:
+        offline = os.environ.get("DEEPLAB_ZOO_OFFLINE", "0") not in ("", "0")
+    own = (registry,) if isinstance(registry, (str, Path)) else registry
+    entry = load_registry(own).find(name)
+    options = Options(
+        from_file=Path(from_file) if from_file else None,
+        offline=offline,
+        mirrors=tuple(mirrors),
+        trust=trust_on_first_use,
+        locked=locked,
+        accept_license=accept_license,
+        policy=Policy(retries=retries, timeout=timeout),
+        lock=Path(lock) if lock else lock_path(),
+    )
+    if convert and (reason := obstacle(entry)):
+        raise ZooError(f"{entry.name}: cannot be loaded: {reason}.")
+    folder = fetch_entry(entry, options, on_event)
+    if convert:
+        return converted(entry, folder, on_event)
+    return _delivered(entry, folder, Path(dest) if dest else None)
+
+
+def fetch_entry(entry: Entry, options: Options, listen: Listener = silent) -> Path:
+    """Have all files of an entry in a store; return the folder that holds them."""
+    stop = Stop()
+    for root in (*store.extra_roots(), store.cache_folder()):
+        work = [Work(entry, one, options, listen, root, stop) for one in entry.artifacts]
+        if all(one.is_cached() for one in work):
+            return work[0].folder
+    # The last store is the user's own: what is missing comes there.
+    if len(work) == 1:
+        work[0].bring()
+        return work[0].folder
+    pool = ThreadPoolExecutor(PARALLEL)
+    tasks = [pool.submit(one.bring) for one in work]
+    try:
+        for task in tasks:
+            task.result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+    return work[0].folder
+
+
+def converted(entry: Entry, folder: Path, listen: Listener = silent) -> Path:
+    """Return an entry's files as a native model's weights file, converting them once."""
+    recipe = entry.recipe
+    if recipe is not None and recipe.convert == "native":
+        return folder / recipe.weights
+    root = store.cache_folder()
+    owner = entry.uses or entry.name
+    stamps = [
+        store.read_stamp(folder.parents[1], owner, name)
+        for one in entry.artifacts
+        for name in one.stored
+    ]
+    made_of = [__version__, repr(recipe), entry.numerics]
+    made_of += [stamp.digests["sha256"] if stamp else None for stamp in stamps]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    out = root / "converted" / entry.name / f"{key}.safetensors"
+    if not out.exists():
+        with store.disk(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        run_recipe(entry, folder, out)
+    listen(Event("done", out.name, {"path": str(out), "words": "converted"}))
+    return out
+
+
+def _delivered(entry: Entry, folder: Path, dest: Path | None) -> Path:
+    """Copy the files to where they are wanted; return the one to use, or their folder."""
+    names = [name for one in entry.artifacts for name in one.stored]
+    if dest is not None:
+        with store.disk(dest):
+            dest.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                if (folder / name).is_dir():
+                    copytree(folder / name, dest / name, dirs_exist_ok=True)
+                else:
+                    store.link(folder / name, dest / name, hard=False)
+        folder = dest
+    if entry.recipe is not None:
+        return folder / entry.recipe.weights
+    return folder / names[0] if len(names) == 1 else folder

@@ -1,0 +1,27 @@
+"""Which file names are safe to write on any system."""
+
+import re
+from pathlib import PurePosixPath, PureWindowsPath
+
+# Windows keeps these for devices, whatever the suffix.
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10))}
+
+
+def unsafe(name: str, *, folders: bool = False) -> str | None:
+    """Say why a name may not be written to; None for a safe one.
+
+    ``folders`` allows a path with folders, as archives have.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or PureWindowsPath(name).drive or "\\" in name or "\0" in name:
+        return "not a relative path"
+    if not path.parts or ".." in path.parts or (len(path.parts) > 1 and not folders):
+        return "leaves its folder"
+    if any(part.split(".")[0].lower() in _RESERVED or part[-1] in ". " for part in path.parts):
+        return "Windows reserves it"
+    return None
+
+
+def stem(filename: str) -> str:
+    """Return the name of the folder that an archive is unpacked to."""
+    return re.sub(r"\.(zip|tgz|tar(\.\w+)?)$", "", filename)

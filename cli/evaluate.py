@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -82,7 +81,11 @@ def evaluate(
     with ExitStack() as stack:
         where = stack.enter_context(together(device))
         first = job.is_first()
-        say = partial(click.echo, err=True) if first else lambda _: None
+
+        def say(text: str) -> None:
+            if first:
+                click.echo(text, err=True)
+
         say(f"checking {len(dataset.samples)} samples")
         scanned = check(dataset)
         if skip_bad:

@@ -24,13 +24,17 @@ from .show import counter
     "--probabilities", type=click.Choice(["npz", "npy"]),
     help="NAME-probabilities: float32 (classes, height, width).",
 )  # fmt: skip
+@click.option(
+    "--heatmap", type=click.Choice(["densecrf"]),
+    help="NAME-heatmap.png: where this loss pulls; NAME-gradients.npy: on which class.",
+)  # fmt: skip
 @click.option("--classes", help="Whose colours: voc, camvid, ...; or a file of names and colours.")
 @scoring_options
 @click.option("--overwrite", is_flag=True, help="Replace results that are there.")
 @click.option("--skip-bad", is_flag=True, help="Go on after an image that cannot be read.")
 def predict(
     model: str, images: tuple[str, ...], output: str, mask: bool, colour: bool, overlay: bool,
-    probabilities: str | None, classes: str | None, numerics: str | None,
+    probabilities: str | None, heatmap: str | None, classes: str | None, numerics: str | None,
     evaluate_as: str | None, device: str, overwrite: bool, skip_bad: bool,
     **scoring: Unpack[Scoring],
 ) -> None:  # fmt: skip
@@ -46,20 +50,21 @@ def predict(
     chosen = {"mask": mask, "colour": colour, "overlay": overlay}
     kinds = [kind for kind, wanted in chosen.items() if wanted]
     kinds += [probabilities] if probabilities else []
+    kinds += ["heatmap", "gradients"] if heatmap else []
     if not kinds:
         raise click.UsageError("nothing to write: --no-mask needs another kind of result.")
 
     from ..zoo.evaluation import inputs
     from ..zoo.evaluation import predict as job
     from ..zoo.evaluation.evaluate import place
+    from ..zoo.evaluation.network import open_network
     from ..zoo.evaluation.processes import together
-    from ..zoo.models.load import load
 
     found = inputs.find(images, sys.stdin)
     with together(device) as where:
         rank, world = place()
         mine = found[rank::world]
-        network = load(model, numerics=numerics, evaluate_as=evaluate_as).to(where)
+        network = open_network(model, where, numerics, evaluate_as)
         done = job.predict(
             network, mine, Path(output), protocol_of(scoring),
             work_of(scoring, counter("segmented")),

@@ -19,6 +19,8 @@ class Scoring(TypedDict):
     average: Literal["scores", "probabilities"]
     window: int
     overlap: float
+    crf: bool
+    crf_parameters: dict[str, float]
     precision: Literal["fp32", "bf16"]
     batch_size: int
 
@@ -38,6 +40,14 @@ def _scales(_: click.Context, __: click.Parameter, value: str) -> tuple[float, .
         raise click.BadParameter(f"{value!r}, expected numbers such as 0.75,1,1.25.") from None
 
 
+def _parameters(_: click.Context, __: click.Parameter, value: str) -> dict[str, float]:
+    try:
+        pairs = [one.split("=") for one in value.split(",") if one]
+        return {name.strip(): float(number) for name, number in pairs}
+    except ValueError:
+        raise click.BadParameter(f"{value!r}, expected such as bi_xy=49,bi_rgb=5.") from None
+
+
 OPTIONS = (
     click.option("--size", default="profile", show_default=True, callback=_size, metavar="SIDE",
                  help="Pad images to it: profile (as the weights' authors), original, or pixels."),
@@ -50,6 +60,9 @@ OPTIONS = (
                  help="Score larger images in windows of this side."),
     click.option("--overlap", type=click.FloatRange(0, 1, max_open=True), default=1 / 3,
                  show_default="a third", help="Share of a window that the next one covers too."),
+    click.option("--crf", is_flag=True, help="Refine with a fully connected CRF."),
+    click.option("--crf-parameters", default="", callback=_parameters, metavar="NAME=X,...",
+                 help="iterations, pos_w, pos_xy, bi_w, bi_xy, bi_rgb; implies --crf."),
     click.option("--numerics", metavar="PROFILE", help="Of a file that does not record its own."),
     click.option("--evaluate-as", metavar="PROFILE",
                  help="Run the weights under another profile than their own."),
@@ -70,8 +83,9 @@ def scoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def protocol_of(scoring: Scoring) -> "Protocol":
     """Return the protocol that the options mean."""
-    from ..zoo.evaluation.protocol import Protocol
+    from ..zoo.evaluation.protocol import Protocol, crf_of
 
+    wanted = scoring["crf"] or scoring["crf_parameters"]
     return Protocol(
         scoring["size"],
         scoring["scales"],
@@ -79,6 +93,7 @@ def protocol_of(scoring: Scoring) -> "Protocol":
         scoring["average"],
         scoring["window"],
         scoring["overlap"],
+        crf_of(scoring["crf_parameters"]) if wanted else None,
     )
 
 

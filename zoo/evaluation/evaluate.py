@@ -19,7 +19,9 @@ from ...proto.errors import MismatchError, UsageError, listing
 from ..data.dataset import Dataset
 from ..data.loader import Batch, evaluation_loader
 from .metrics import Counts, Scores, count, gather, scores, total
-from .protocol import Network, Protocol, decide, describe, score, scoring
+from .network import Network
+from .protocol import Protocol, decide, describe, score, scoring
+from .published import Published
 
 Precision = Literal["fp32", "bf16"]
 TRIMAP = 10  # Pixels around a boundary.
@@ -51,6 +53,8 @@ class Evaluation:
         Pixels of the row's true class given the column's.
     images
         IoU of each image by its id.
+    published
+        What others measured of these weights on this dataset.
     skipped
         What was left out, and why.
     environment
@@ -72,6 +76,7 @@ class Evaluation:
     scores: Scores
     confusion: tuple[tuple[int, ...], ...]
     images: Mapping[str, float]
+    published: tuple[Published, ...] = ()
     skipped: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -154,6 +159,8 @@ def count_dataset(
     protocol, judge, work = protocol or Protocol(), judge or Judge(), work or Work()
     classes = len(dataset.legend.names)
     _demand_fit(model, dataset, judge)
+    if judge.by_sign and protocol.gives_probabilities:
+        raise UsageError("by sign: needs scores, and this protocol gives probabilities.")
     rank, world = place()
     batches = evaluation_loader(
         dataset, model.numerics, rank=rank, world=world, workers=work.workers

@@ -1,7 +1,7 @@
 """Weights files and a dataset become evaluations and their reports in a folder."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +15,15 @@ from ...proto.errors import StorageError, UsageError
 from ..data.dataset import Dataset
 from ..data.images import read_photo
 from ..data.legend import Legend
-from ..models.load import load
+from ..models.load import file_of
 from .evaluate import Evaluation, Judge, Work, count_dataset, evaluate, place
 from .inputs import is_glob, matching
+from .network import Network, open_network
 from .page import Shown, curve_page, page, write
 from .paint import palette
 from .predict import segment
-from .protocol import Network, Protocol, decide, scoring
+from .protocol import Protocol, decide, scoring
+from .published import published
 from .report import (
     curve_fields,
     curve_markdown,
@@ -35,8 +37,10 @@ from .submission import submission
 WORST = 8  # Images that the page shows.
 
 
-def checkpoints(given: Sequence[str]) -> list[Path]:
-    """Return the files that names and globs mean, in order; numbers in them count as numbers.
+def checkpoints(given: Sequence[str]) -> dict[Path, str | None]:
+    """Return the files that are meant, in order, each with the entry of the registry it is.
+
+    Globs are sorted, numbers in them as numbers. An entry is fetched.
 
     Raises
     ------
@@ -44,14 +48,15 @@ def checkpoints(given: Sequence[str]) -> list[Path]:
         Something does not exist, or a glob finds nothing.
 
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, str | None] = {}
     for text in given:
         many = is_glob(text) and not Path(text).exists()
-        paths = sorted(matching(text)[1], key=_in_order) if many else [Path(text)]
+        paths = sorted(matching(text)[1], key=_in_order) if many else [file_of(text)]
         if not paths:
             raise UsageError(f"{text}: no file fits.")
-        found.update(dict.fromkeys(paths))
-    return list(found)
+        entry = text if paths != [Path(text)] and not many else None
+        found.update(dict.fromkeys(paths, entry))
+    return found
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:
@@ -60,7 +65,7 @@ def _in_order(path: Path) -> list[tuple[int, str]]:
 
 
 def evaluate_files(
-    files: Sequence[Path],
+    files: Mapping[Path, str | None],
     dataset: Dataset,
     folder: Path,
     protocol: Protocol,
@@ -82,7 +87,7 @@ def evaluate_files(
     Parameters
     ----------
     files, device
-        What `load` takes, and where it runs.
+        What `checkpoints` returned, and where it runs.
     dataset, protocol, judge, work
         See `evaluate`. With ``judge.wanted`` the dataset has two classes, that one and the rest.
     folder, overwrite
@@ -96,22 +101,23 @@ def evaluate_files(
 
     """
     first = is_first()
-    places = _folders(folder, files)
+    places = _folders(folder, list(files))
     if first:
         _demand_free(folder, places, overwrite=overwrite)
     points = []
-    for number, (path, own) in enumerate(zip(files, places, strict=True), 1):
+    for number, ((path, entry), own) in enumerate(zip(files.items(), places, strict=True), 1):
         say(f"{path}" + (f" ({number} of {len(files)})" if len(files) > 1 else ""))
-        model = load(path, numerics=numerics, evaluate_as=evaluate_as).to(device)
+        model = open_network(str(path), device, numerics, evaluate_as)
         fitted = fitting(judge, model.config.classes)
         if all(sample.label is None for sample in dataset.samples) and judge.keep:
             count_dataset(model, dataset, protocol, fitted, work)  # A test set: kept, not judged.
             continue
         found = replace(
             evaluate(model, dataset, protocol, fitted, work),
-            subject=path.stem,
+            subject=entry or path.stem,
             files={path.name: sha256(path)},
             foreign=evaluate_as is not None,
+            published=published(entry, dataset) if entry else (),
             skipped=tuple(skipped),
         )
         points.append(found)
@@ -130,7 +136,7 @@ def is_first() -> bool:
 
 
 def submitting(
-    path: Path, files: Sequence[Path], dataset: Dataset, competition: str
+    path: Path, files: Mapping[Path, str | None], dataset: Dataset, competition: str
 ) -> AbstractContextManager[Callable[[str, NDArray[np.uint8]], None]]:
     """Open a submission of one model's predictions, see `submission`."""
     if len(files) > 1:

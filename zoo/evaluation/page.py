@@ -15,7 +15,7 @@ from ..data.legend import Legend
 from ..page import picture, plot, render
 from .evaluate import Evaluation
 from .paint import overlay, palette
-from .report import LABELS, best, confusions, percent
+from .report import LABELS, best, compared, confusions, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,6 +60,7 @@ def page(found: Evaluation, legend: Legend, shown: Sequence[Shown] = ()) -> str:
         rows=[(name, "#{:02x}{:02x}{:02x}".format(*colour), *rest) for name, colour, *rest in rows],
         matrix=_shares(found) if len(found.classes) <= LARGEST else [],
         confusions=confusions(found),
+        compared=compared(found),
         shown=[_panels(one, legend, table) for one in shown],
     )
 

@@ -20,8 +20,9 @@ from ..data.legend import Legend, find_legend
 from ..models.inference import prepare
 from .evaluate import Work
 from .inputs import Input
+from .network import Network
 from .paint import indexed, overlay, palette, png
-from .protocol import Network, Protocol, decide, score, scoring
+from .protocol import Protocol, decide, score, scoring
 
 Bytes = NDArray[np.uint8]
 AHEAD = 8  # Pictures that are decoded while the network works.
@@ -33,6 +34,8 @@ ENDINGS = {
     "overlay": "-overlay.png",
     "npz": "-probabilities.npz",
     "npy": "-probabilities.npy",
+    "heatmap": "-heatmap.png",
+    "gradients": "-gradients.npy",
 }
 
 
@@ -109,8 +112,10 @@ def predict(
     protocol, work
         How images are scored, and how the work is done.
     kinds
-        What to write: ``mask`` (class ids, with a palette), ``colour``, ``overlay``, and
-        probabilities (classes, height, width) in float32 as ``npz`` or ``npy``.
+        What to write: ``mask`` (class ids, with a palette), ``colour``, ``overlay``;
+        probabilities (classes, height, width) in float32 as ``npz`` or ``npy``; where the
+        DenseCRF loss pulls, as ``heatmap`` (grey, white where it pulls most) or as its
+        ``gradients`` in the probabilities (classes, height, width), ``npy``.
     legend
         Whose colours.
     overwrite
@@ -212,8 +217,10 @@ def _content(
     kind: str, scores: Tensor, photo: Bytes, table: Bytes, protocol: Protocol
 ) -> Callable[[BinaryIO], object]:
     """Return what writes one kind of result to a file."""
-    if kind in ("npz", "npy"):
-        shares = scores if protocol.average == "probabilities" else scores.softmax(0)
+    if kind in ("npz", "npy", "heatmap", "gradients"):
+        shares = scores if protocol.gives_probabilities else scores.softmax(0)
+        if kind in ("heatmap", "gradients"):
+            return _pull(kind, shares, photo)
         array = shares.cpu().numpy()
         if kind == "npy":
             return lambda file: np.save(file, array)
@@ -223,3 +230,19 @@ def _content(
         return lambda file: file.write(indexed(ids, table))
     painted = table[ids] if kind == "colour" else overlay(photo, ids, table)
     return lambda file: file.write(png(Image.fromarray(painted)))
+
+
+def _pull(kind: str, shares: Tensor, photo: Bytes) -> Callable[[BinaryIO], object]:
+    """Return what writes where rloss's DenseCRF loss pulls, with its inference program's parameters."""
+    from ..losses.densecrf import DenseCRFLoss  # Late: it compiles its kernels.
+    from ..losses.heatmap import gradient_maps
+
+    loss = DenseCRFLoss(weight=2e-9, sigma_rgb=15, sigma_xy=80, scale_factor=0.5)
+    with torch.inference_mode(False):
+        image = torch.from_numpy(photo.transpose(2, 0, 1).copy())[None].to(shares.device).float()
+        maps = gradient_maps(lambda given: loss(image, given), shares[None].clone())[0]
+    if kind == "gradients":
+        return lambda file: np.save(file, maps.cpu().numpy())
+    lengths = torch.linalg.vector_norm(maps, dim=0)
+    grey = (255 * lengths / lengths.amax().clamp_min(1e-30)).round().byte().cpu().numpy()
+    return lambda file: file.write(png(Image.fromarray(grey)))

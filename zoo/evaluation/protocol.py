@@ -4,50 +4,49 @@ An image enters as the network wants it; what leaves is a score per class and pi
 image's own size. The largest wins there: scores are resized, never class ids.
 """
 
-import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
 from ..models.inference import padded_size
 from ..models.resampling import resize, scaled
+from .network import Network
 
 
-class Network(typing.Protocol):
-    """A native model, as `deeplab_zoo.load` returns it."""
+@dataclass(frozen=True, slots=True)
+class Crf:
+    """Mean-field inference in a fully connected CRF on the averaged probabilities.
 
-    @property
-    def numerics(self) -> Numerics:
-        """The conventions of its weights."""
+    The defaults are kazuto1011's, for the published ResNet-101. ``pos`` is the kernel of
+    positions, ``bi`` that of positions and colours: weights, and sigmas in pixels and levels.
+    """
 
-    @property
-    def config(self) -> "Sizes":
-        """Its sizes."""
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Map (batch, 3, h, w) to class scores, at any size."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield its parameters; they tell the device."""
-
-    def modules(self) -> Iterator[nn.Module]:
-        """Yield its parts, itself included."""
+    iterations: int = 10
+    pos_w: float = 3.0
+    pos_xy: float = 1.0
+    bi_w: float = 4.0
+    bi_xy: float = 67.0
+    bi_rgb: float = 3.0
 
 
-class Sizes(typing.Protocol):
-    """What every family's config says."""
-
-    @property
-    def classes(self) -> int:
-        """Channels of the scores."""
+def crf_of(given: Mapping[str, float]) -> Crf:
+    """Return the parameters with some replaced, by name; raise `UsageError` for wrong ones."""
+    known = [field.name for field in fields(Crf)]
+    if unknown := sorted(set(given) - set(known)):
+        raise UsageError(f"CRF: {', '.join(unknown)}, expected some of {', '.join(known)}.")
+    iterations, *rest = ({**asdict(Crf()), **given}[name] for name in known)
+    found = Crf(int(iterations), *rest)
+    if found.iterations < 0 or min(found.pos_xy, found.bi_xy, found.bi_rgb) <= 0:
+        raise UsageError(f"CRF: {found}, expected iterations of 0 or more and sigmas above 0.")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ class Protocol:
         Images with a side above this are scored in windows of it; 0 takes them whole.
     overlap
         Share of a window that its neighbour covers too, at least.
+    crf
+        Refine what came of all that; None does not.
 
     """
 
@@ -78,6 +79,7 @@ class Protocol:
     average: Literal["scores", "probabilities"] = "scores"
     window: int = 0
     overlap: float = 1 / 3
+    crf: Crf | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -87,6 +89,11 @@ class Protocol:
             raise UsageError(f"size {self.size}, window {self.window}: expected 0 or more.")
         if not 0 <= self.overlap < 1:
             raise UsageError(f"overlap: {self.overlap}, expected 0 to less than 1.")
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the result is probabilities and not scores."""
+        return self.average == "probabilities" or self.crf is not None
 
 
 def describe(protocol: Protocol, numerics: Numerics) -> str:
@@ -101,6 +108,11 @@ def describe(protocol: Protocol, numerics: Numerics) -> str:
         parts.append(f"windows of {protocol.window}, {protocol.overlap:.0%} shared")
     if len(parts) > 1:
         parts.append(f"{protocol.average} averaged")
+    if crf := protocol.crf:
+        parts.append(
+            f"CRF of {crf.iterations} iterations, {crf.pos_w:g} ({crf.pos_xy:g}), "
+            f"{crf.bi_w:g} ({crf.bi_xy:g}, {crf.bi_rgb:g})"
+        )
     return "; ".join(parts)
 
 
@@ -126,13 +138,29 @@ def scoring(model: Network, precision: Literal["fp32", "bf16"] = "fp32") -> Iter
 def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
     """Score images of one size: (batch, 3, h, w) to float32 (batch, classes, h, w).
 
-    ``images`` are prepared as the model's profile says. With ``average="probabilities"`` the
-    result is probabilities, else scores. Call it within `scoring`.
+    ``images`` are prepared as the model's profile says. The result is scores, unless
+    ``protocol.gives_probabilities``. Call it within `scoring`.
     """
     mirrors = (False, True) if protocol.flip else (False,)
     views = [(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]
     parts = (_view(model, images, scale, mirrored, protocol) for scale, mirrored in views)
-    return reduce(Tensor.add_, parts).div_(len(views))
+    found = reduce(Tensor.add_, parts).div_(len(views))
+    if protocol.crf is None:
+        return found
+    shares = found if protocol.average == "probabilities" else found.softmax(1)
+    mean = images.new_tensor(model.numerics.mean).view(3, 1, 1)
+    # The order of the channels does not matter: only distances between colours do.
+    return refined(shares, (images + mean).round(), protocol.crf)
+
+
+def refined(probabilities: Tensor, photos: Tensor, crf: Crf) -> Tensor:
+    """Return the probabilities (batch, classes, h, w) after the CRF; photos are 0..255."""
+    from ..crf.dense import DenseCRF  # Late: it compiles its kernels.
+
+    inference = DenseCRF(-probabilities.float().clamp_min(1e-8).log())
+    inference.add_pairwise_gaussian(crf.pos_xy, crf.pos_w)
+    inference.add_pairwise_bilateral(crf.bi_xy, crf.bi_rgb, photos, crf.bi_w)
+    return inference.inference(crf.iterations)
 
 
 def _view(

@@ -84,6 +84,18 @@ def percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2%}"
 
 
+def compared(found: Evaluation) -> list[str]:
+    """Say what others published, and how far from it this is."""
+    lines = []
+    for one in found.published:
+        apart = 100 * (found.scores.mean_iou - one.mean_iou)
+        remark = f"; {one.remark}, so the two do not compare" if one.remark else ""
+        lines.append(
+            f"{percent(one.mean_iou)} ({one.protocol}; {one.source}{remark}); here {apart:+.2f}"
+        )
+    return lines
+
+
 def confusions(found: Evaluation) -> list[tuple[str, str, int, float]]:
     """Return what is most often taken for what: true class, given class, pixels, share of it."""
     rows = [
@@ -103,6 +115,9 @@ def markdown(found: Evaluation) -> Iterator[str]:
     yield ""
     if found.foreign:
         yield f"The weights ran under {found.numerics}, by request; it is not their own profile."
+        yield ""
+    for line in compared(found):
+        yield f"Published: {line}"
         yield ""
     yield "| score | value |"
     yield "|---|---:|"

@@ -149,8 +149,10 @@ def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
         return found
     shares = found if protocol.average == "probabilities" else found.softmax(1)
     mean = images.new_tensor(model.numerics.mean).view(3, 1, 1)
-    # The order of the channels does not matter: only distances between colours do.
-    return refined(shares, (images + mean).round(), protocol.crf)
+    photos = (images + mean).round()
+    if model.numerics.channel_order == "BGR":
+        photos = photos.flip(1)  # The lattice is not the same for axes in another order.
+    return refined(shares, photos, protocol.crf)
 
 
 def refined(probabilities: Tensor, photos: Tensor, crf: Crf) -> Tensor:

@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +63,20 @@ def files(make_net: Make, tiny_config: DeepLabV2Config, tmp_path: Path) -> Path:
     (lists / "val.txt").write_text("a\nb\n")
     (lists / "test.txt").write_text("c\n")
     return tmp_path
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    script = (
+        "import sys; from deeplab_zoo.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'numpy', 'PIL', 'scipy'} & set(sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, command, "--help"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert f"Usage: deeplab-zoo {command}" in ran.stdout
 
 
 @pytest.mark.usefixtures("files")

@@ -233,7 +233,7 @@ def _content(
 
 
 def _pull(kind: str, shares: Tensor, photo: Bytes) -> Callable[[BinaryIO], object]:
-    """Return what writes where rloss's DenseCRF loss pulls, with its inference program's parameters."""
+    """Return what writes where the DenseCRF loss pulls; the parameters are rloss's inference's."""
     from ..losses.densecrf import DenseCRFLoss  # Late: it compiles its kernels.
     from ..losses.heatmap import gradient_maps
 

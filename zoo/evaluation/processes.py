@@ -34,6 +34,8 @@ def together(device: str = "cpu") -> Iterator[torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         yield chosen
         return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # NCCL exchanges counts through the current one.
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield chosen

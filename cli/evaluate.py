@@ -52,9 +52,8 @@ def evaluate(
     """Score every image of a dataset and report mIoU.
 
     MODEL is a converted weights file, or an entry of the registry; several, or a quoted glob,
-    give the curve over training.
-    One confusion matrix over the whole set, at the images' original size, void left out. Under
-    torchrun the processes share the images.
+    give the curve over training. One confusion matrix over the whole set, at the images'
+    original size, void left out. Under torchrun the processes share the images.
 
     \b
     deeplab-zoo evaluate x.safetensors --data VOCdevkit/VOC2012

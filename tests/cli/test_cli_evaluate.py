@@ -1,48 +1,22 @@
-import io
 import json
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import deeplab_zoo
-from deeplab_zoo.cli.main import main
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 
 Make = Callable[..., tuple[Path, Path]]
 
 
-class Ran(NamedTuple):
-    """What a command left."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run a command in this process: starting PyTorch takes seconds."""
-
-    def run(*arguments: object, stdin: str = "") -> Ran:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["deeplab-zoo", *map(str, arguments)])
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), out, err)
-
-    return run
+Run = Callable[..., Any]
 
 
 @pytest.fixture
@@ -80,9 +54,9 @@ def test_help_imports_nothing_heavy(command: str) -> None:
 
 
 @pytest.mark.usefixtures("files")
-def test_one_model_leaves_three_reports_and_will_not_overwrite_them(run: Run) -> None:
+def test_one_model_leaves_three_reports_and_will_not_overwrite_them(run_here: Run) -> None:
     arguments = ("evaluate", "x.h5", "--data", "voc", "--classes", "5", "--size", "65")
-    found = run(*arguments, "-o", "out")
+    found = run_here(*arguments, "-o", "out")
     assert found.returncode == 0, found.stderr
     assert "on 2 images of voc val (padded to 65; caffe-v2)" in found.stdout
     assert "scored 2 of 2" in found.stderr
@@ -90,16 +64,18 @@ def test_one_model_leaves_three_reports_and_will_not_overwrite_them(run: Run) ->
     assert read["files"].keys() == {"x.h5"}
     assert read["dataset"] == "voc"
     assert Path("out/report.html").stat().st_size > 1000
-    again = run(*arguments, "-o", "out")
+    again = run_here(*arguments, "-o", "out")
     assert again.returncode == 6
     assert "report.json: is there already" in again.stderr
-    assert run(*arguments, "-o", "out", "--overwrite", "--json", "--flip").stdout.startswith("{")
+    assert run_here(*arguments, "-o", "out", "--overwrite", "--json", "--flip").stdout.startswith(
+        "{"
+    )
 
 
-def test_a_glob_of_checkpoints_gives_the_curve_in_order(run: Run, files: Path) -> None:
+def test_a_glob_of_checkpoints_gives_the_curve_in_order(run_here: Run, files: Path) -> None:
     for step in (9, 1000, 200):
         (files / f"iter_{step}.h5").write_bytes((files / "x.h5").read_bytes())
-    found = run(
+    found = run_here(
         "evaluate", "iter_*.h5", "--data", "voc", "--classes", "5", "--size", "65", "--limit", "1",
         "--trimap", "0", "-o", "out",
     )  # fmt: skip
@@ -111,7 +87,7 @@ def test_a_glob_of_checkpoints_gives_the_curve_in_order(run: Run, files: Path) -
 
 
 @pytest.mark.usefixtures("files")
-def test_a_test_set_without_masks_is_predicted_for_the_server(run: Run) -> None:
+def test_a_test_set_without_masks_is_predicted_for_the_server(run_here: Run) -> None:
     arguments = (
         "evaluate",
         "x.h5",
@@ -124,16 +100,19 @@ def test_a_test_set_without_masks_is_predicted_for_the_server(run: Run) -> None:
         "--size",
         "65",
     )
-    assert "no mask to judge by" in run(*arguments).stderr
-    found = run(*arguments, "--submission", "results.tgz", "--competition", "comp5", "-o", "new")
+    assert "no mask to judge by" in run_here(*arguments).stderr
+    found = run_here(
+        *arguments, "--submission", "results.tgz", "--competition", "comp5", "-o", "new"
+    )
     assert found.returncode == 0, found.stderr
     with tarfile.open("results.tgz") as archive:
         assert archive.getnames() == ["results/VOC2012/Segmentation/comp5_test_cls/c.png"]
+    assert not Path("new").exists()
 
 
 @pytest.mark.usefixtures("files")
-def test_one_class_against_the_rest(run: Run) -> None:
-    found = run(
+def test_one_class_against_the_rest(run_here: Run) -> None:
+    found = run_here(
         "evaluate", "x.h5", "--data", "voc", "--classes", "5", "--size", "65", "--binary", "3",
         "--by-sign", "--json",
     )  # fmt: skip
@@ -141,8 +120,8 @@ def test_one_class_against_the_rest(run: Run) -> None:
     assert json.loads(found.stdout)["classes"] == ["not class 3", "class 3"]
 
 
-def test_predictions_from_a_list_on_stdin(run: Run, files: Path) -> None:
-    found = run(
+def test_predictions_from_a_list_on_stdin(run_here: Run, files: Path) -> None:
+    found = run_here(
         "predict", "x.h5", "-", "--overlay", "--size", "original", "-o", "out",
         stdin="voc/JPEGImages/a.jpg\nvoc/JPEGImages/b.jpg\n",
     )  # fmt: skip
@@ -151,24 +130,24 @@ def test_predictions_from_a_list_on_stdin(run: Run, files: Path) -> None:
         "a-overlay.png", "a.png", "b-overlay.png", "b.png",
     ]  # fmt: skip
     model = deeplab_zoo.load(files / "x.h5", evaluate_as="torch-halfpixel")
-    run(
+    run_here(
         "predict", "x.h5", "voc/JPEGImages/a.jpg", "--evaluate-as", "torch-halfpixel", "-o", "other"
     )
     photo = np.array(Image.open("voc/JPEGImages/a.jpg"))
     np.testing.assert_array_equal(Image.open("other/a.png"), model.predict(photo))
 
 
-def test_a_damaged_picture_stops_the_run_unless_skipped(run: Run, files: Path) -> None:
+def test_a_damaged_picture_stops_the_run_unless_skipped(run_here: Run, files: Path) -> None:
     path = files / "voc" / "JPEGImages" / "a.jpg"
     path.write_bytes(path.read_bytes()[:300])
     evaluate = ("evaluate", "x.h5", "--data", "voc", "--classes", "5", "--size", "65")
-    found = run(*evaluate)
+    found = run_here(*evaluate)
     assert (found.returncode, "a.jpg: is damaged" in found.stderr) == (3, True)
-    found = run(*evaluate, "--skip-bad", "--json")
+    found = run_here(*evaluate, "--skip-bad", "--json")
     assert found.returncode == 0, found.stderr
     read = json.loads(found.stdout)
     assert (len(read["images"]), len(read["skipped"])) == (1, 1)
-    found = run("predict", "x.h5", "voc/JPEGImages", "--size", "65", "--skip-bad")
+    found = run_here("predict", "x.h5", "voc/JPEGImages", "--size", "65", "--skip-bad")
     assert "1 of 3 images could not be read" in found.stderr
     assert found.stdout == "wrote 2 files to predictions\n"
 
@@ -192,8 +171,8 @@ def test_a_damaged_picture_stops_the_run_unless_skipped(run: Run, files: Path) -
     ],
 )
 def test_what_cannot_be_done_says_why(
-    run: Run, arguments: list[str], code: int, problem: str
+    run_here: Run, arguments: list[str], code: int, problem: str
 ) -> None:
-    found = run(*arguments)
+    found = run_here(*arguments)
     assert found.returncode == code, found.stderr
     assert problem in found.stderr

@@ -10,28 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...converters.files import folder_for, sha256
+from ...converters.files import folder_for, sha256, write_text
 from ...proto.errors import StorageError, UsageError
 from ..data.dataset import Dataset
 from ..data.images import read_photo
 from ..data.legend import Legend
 from ..models.load import file_of
+from ..strict_json import dumps
 from .evaluate import Evaluation, Judge, Work, count_dataset, evaluate, place
 from .inputs import is_glob, matching
 from .network import Network, open_network
-from .page import Shown, curve_page, page, write
+from .page import Shown, curve_page, page
 from .paint import palette
 from .predict import segment
 from .protocol import Protocol, decide, scoring
 from .published import published
-from .report import (
-    curve_fields,
-    curve_markdown,
-    fields,
-    markdown,
-    write_json,
-    write_markdown,
-)
+from .report import curve_fields, curve_markdown, fields, markdown
 from .submission import submission
 
 WORST = 8  # Images that the page shows.
@@ -102,15 +96,17 @@ def evaluate_files(
     """
     first = is_first()
     places = _folders(folder, list(files))
-    if first:
+    # A test set has no masks: it is predicted for who keeps it, and not judged.
+    judging = judge.keep is None or any(sample.label for sample in dataset.samples)
+    if first and judging:
         _demand_free(folder, places, overwrite=overwrite)
     points = []
     for number, ((path, entry), own) in enumerate(zip(files.items(), places, strict=True), 1):
         say(f"{path}" + (f" ({number} of {len(files)})" if len(files) > 1 else ""))
         model = open_network(str(path), device, numerics, evaluate_as)
         fitted = fitting(judge, model.config.classes)
-        if all(sample.label is None for sample in dataset.samples) and judge.keep:
-            count_dataset(model, dataset, protocol, fitted, work)  # A test set: kept, not judged.
+        if not judging:
+            count_dataset(model, dataset, protocol, fitted, work)
             continue
         found = replace(
             evaluate(model, dataset, protocol, fitted, work),
@@ -124,9 +120,9 @@ def evaluate_files(
         if first:
             _write(found, dataset.legend, _worst(model, dataset, found, fitted), own)
     if first and len(points) > 1:
-        write_json(curve_fields(points), folder / "curve.json")
-        write_markdown(curve_markdown(points), folder / "curve.md")
-        write(curve_page(points), folder / "curve.html")
+        write_text(folder / "curve.json", dumps(curve_fields(points)) + "\n")
+        write_text(folder / "curve.md", "\n".join(curve_markdown(points)) + "\n")
+        write_text(folder / "curve.html", curve_page(points))
     return points
 
 
@@ -177,9 +173,9 @@ def _folders(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 def _write(found: Evaluation, legend: Legend, shown: Sequence[Shown], folder: Path) -> None:
     folder_for(folder)
-    write_json(fields(found), folder / "report.json")
-    write_markdown(markdown(found), folder / "report.md")
-    write(page(found, legend, shown), folder / "report.html")
+    write_text(folder / "report.json", dumps(fields(found)) + "\n")
+    write_text(folder / "report.md", "\n".join(markdown(found)) + "\n")
+    write_text(folder / "report.html", page(found, legend, shown))
 
 
 def _worst(model: Network, dataset: Dataset, found: Evaluation, judge: Judge) -> list[Shown]:

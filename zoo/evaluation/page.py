@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...converters.files import replacing
 from ..data.images import read_mask, read_photo
 from ..data.legend import Legend
 from ..page import picture, plot, render
@@ -36,12 +35,6 @@ class Shown:
     sample: "Sample"
     iou: float
     predicted: NDArray[np.uint8]
-
-
-def write(text: str, path: Path) -> None:
-    """Write a page; what was there before survives a full disk."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def page(found: Evaluation, legend: Legend, shown: Sequence[Shown] = ()) -> str:

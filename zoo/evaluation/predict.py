@@ -218,7 +218,7 @@ def _content(
 ) -> Callable[[BinaryIO], object]:
     """Return what writes one kind of result to a file."""
     if kind in ("npz", "npy", "heatmap", "gradients"):
-        shares = scores if protocol.gives_probabilities else scores.softmax(0)
+        shares = scores if protocol.gives_probabilities else _shares(scores)
         if kind in ("heatmap", "gradients"):
             return _pull(kind, shares, photo)
         array = shares.cpu().numpy()
@@ -230,6 +230,10 @@ def _content(
         return lambda file: file.write(indexed(ids, table))
     painted = table[ids] if kind == "colour" else overlay(photo, ids, table)
     return lambda file: file.write(png(Image.fromarray(painted)))
+
+
+def _shares(scores: Tensor) -> Tensor:
+    return scores.sigmoid() if len(scores) == 1 else scores.softmax(0)
 
 
 def _pull(kind: str, shares: Tensor, photo: Bytes) -> Callable[[BinaryIO], object]:

@@ -141,6 +141,8 @@ def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
     ``images`` are prepared as the model's profile says. The result is scores, unless
     ``protocol.gives_probabilities``. Call it within `scoring`.
     """
+    if model.config.classes == 1 and protocol.gives_probabilities:
+        raise UsageError("a network of one class: has scores alone, this protocol needs several.")
     mirrors = (False, True) if protocol.flip else (False,)
     views = [(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]
     parts = (_view(model, images, scale, mirrored, protocol) for scale, mirrored in views)
@@ -212,8 +214,11 @@ def decide(scores: Tensor, wanted: int | None = None, *, by_sign: bool = False) 
     """Return the class of each pixel, uint8 (batch, h, w).
 
     With ``wanted`` the answer is whether a pixel is of that class: whether its score is the
-    largest or, ``by_sign``, above 0, as networks trained with binary losses mean it.
+    largest or, ``by_sign``, above 0, as networks trained with binary losses mean it. A single
+    channel is judged by its sign.
     """
+    if scores.shape[1] == 1:
+        wanted, by_sign = 0, True
     if wanted is not None and by_sign:
         return (scores[:, wanted] > 0).byte()
     ids = scores.argmax(1)

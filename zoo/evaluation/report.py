@@ -6,11 +6,9 @@ The JSON has ``format`` and ``version`` at the top and is described in docs/eval
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from ...converters.files import replacing
-from ..strict_json import dumps, finite
+from ..strict_json import finite
 from .evaluate import Evaluation
 
 FORMAT, CURVE_FORMAT = "deeplab-zoo evaluation", "deeplab-zoo evaluation curve"
@@ -65,18 +63,6 @@ def best(points: Sequence[Evaluation]) -> Evaluation:
     return max(
         points, key=lambda one: -1.0 if math.isnan(m := one.scores.mean_iou) else m
     )  # fmt: skip
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write what programs read."""
-    with replacing(path) as temporary:
-        temporary.write_text(dumps(content) + "\n", encoding="utf-8")
-
-
-def write_markdown(lines: Iterator[str], path: Path) -> None:
-    """Write what a pull request shows."""
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def percent(value: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...converters.files import replacing
+from ...converters.files import write_text
 from ..data.legend import colormap
 from ..page import picture
 from ..page import plot as draw_plot
@@ -38,9 +38,7 @@ def write(report: ParityReport, path: Path) -> None:
         The disk does not let us; what was there before is untouched.
 
     """
-    text = render(report)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, render(report))
 
 
 def render(report: ParityReport) -> str:

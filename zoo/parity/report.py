@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...converters.compare import Difference
-from ...converters.files import replacing
+from ...converters.files import write_text
 from ..strict_json import dumps, finite
 from .comparison import Comparison, Tolerance
 from .diagnosis import Diagnosis
@@ -181,14 +181,12 @@ def _without_pictures(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def write_json(report: ParityReport, path: Path) -> None:
     """Write the report for programs."""
-    with replacing(path) as temporary:
-        temporary.write_text(dumps(fields(report)) + "\n", encoding="utf-8")
+    write_text(path, dumps(fields(report)) + "\n")
 
 
 def write_markdown(report: ParityReport, path: Path) -> None:
     """Write the report for a pull request."""
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(_markdown(report)) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(_markdown(report)) + "\n")
 
 
 def _markdown(report: ParityReport) -> Iterator[str]:

@@ -128,6 +128,15 @@ def test_one_class_wins_by_the_largest_score_or_by_its_sign() -> None:
     assert decide(scores).tolist() == [[[1, 1, 0]]]
     assert decide(scores, 0).tolist() == [[[0, 0, 1]]]
     assert decide(scores, 0, by_sign=True).tolist() == [[[0, 1, 1]]]
+    assert decide(scores[:, 1:]).tolist() == [[[0, 1, 0]]]
+
+
+def test_a_network_of_one_class_has_no_probabilities(toy: Make) -> None:
+    model = toy(1)
+    with scoring(model):
+        score(model, images(1, 19, 41), Protocol())
+        with pytest.raises(ZooError, match="needs several"):
+            score(model, images(1, 19, 41), Protocol(average="probabilities"))
 
 
 def test_afterwards_each_part_is_in_the_mode_it_was_in(toy: Make) -> None:

@@ -12,7 +12,7 @@ import torch
 from deeplab_zoo.zoo.data.dataset import Dataset
 from deeplab_zoo.zoo.data.legend import VOC
 from deeplab_zoo.zoo.evaluation.evaluate import Evaluation, evaluate
-from deeplab_zoo.zoo.evaluation.page import Shown, curve_page, page, write
+from deeplab_zoo.zoo.evaluation.page import Shown, curve_page, page
 from deeplab_zoo.zoo.evaluation.published import Published, published
 from deeplab_zoo.zoo.evaluation.report import (
     confusions,
@@ -21,8 +21,8 @@ from deeplab_zoo.zoo.evaluation.report import (
     fields,
     markdown,
     percent,
-    write_json,
 )
+from deeplab_zoo.zoo.strict_json import dumps
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -40,9 +40,8 @@ def found(toy: Make, data: Dataset) -> Evaluation:
     )  # fmt: skip
 
 
-def test_json_and_markdown_say_the_same(found: Evaluation, tmp_path: Path) -> None:
-    write_json(fields(found), tmp_path / "report.json")
-    read = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+def test_json_and_markdown_say_the_same(found: Evaluation) -> None:
+    read = json.loads(dumps(fields(found)), parse_constant=pytest.fail)
     text = "\n".join(markdown(found))
     assert (read["format"], read["version"]) == ("deeplab-zoo evaluation", 1)
     assert read["headline"] in text
@@ -91,7 +90,7 @@ def test_the_page_opens_without_errors_and_says_what_the_json_says(
 ) -> None:
     sample = data.samples[6]
     shown = [Shown(sample, found.images["p6"], np.zeros((37, 38), np.uint8))]
-    write(page(found, data.legend, shown), tmp_path / "report.html")
+    (tmp_path / "report.html").write_text(page(found, data.legend, shown))
     browser.get((tmp_path / "report.html").as_uri())
     assert browser.get_log("browser") == []
     read = fields(found)
@@ -123,8 +122,8 @@ def test_the_page_opens_without_errors_and_says_what_the_json_says(
 def test_pages_fit_a_phone_and_follow_dark_mode(
     browser: "Chrome", found: Evaluation, data: Dataset, tmp_path: Path
 ) -> None:
-    write(page(found, data.legend), tmp_path / "report.html")
-    write(curve_page([found, replace(found, subject="later")]), tmp_path / "curve.html")
+    (tmp_path / "report.html").write_text(page(found, data.legend))
+    (tmp_path / "curve.html").write_text(curve_page([found, replace(found, subject="later")]))
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

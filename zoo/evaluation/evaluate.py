@@ -237,7 +237,7 @@ def evaluate(
         numerics=model.numerics.name,
         foreign=False,
         protocol=protocol,
-        protocol_text=describe(protocol, model.numerics),
+        protocol_text=describe(protocol, model.numerics, getattr(model.config, "scales", (1.0,))),
         precision=work.precision,
         trimap=judge.trimap,
         scores=scores(counts),

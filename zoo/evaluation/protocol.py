@@ -4,7 +4,7 @@ An image enters as the network wants it; what leaves is a score per class and pi
 image's own size. The largest wins there: scores are resized, never class ids.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
@@ -96,18 +96,27 @@ class Protocol:
         return self.average == "probabilities" or self.crf is not None
 
 
-def describe(protocol: Protocol, numerics: Numerics) -> str:
-    """Say it in a line, for reports: two numbers compare only if this is the same."""
+def describe(protocol: Protocol, numerics: Numerics, within: Sequence[float] = (1.0,)) -> str:
+    """Say it in a line, for reports: two numbers compare only if this is the same.
+
+    ``within`` are the network's own scales.
+    """
+
+    def written(scales: Sequence[float]) -> str:
+        return ", ".join(f"{scale:g}" for scale in scales)
+
     side = numerics.test_size if protocol.size is None else protocol.size
     parts = [f"padded to {side}" if side else "original size"]
     if protocol.scales != (1.0,):
-        parts.append("scales " + ", ".join(f"{scale:g}" for scale in protocol.scales))
+        parts.append(f"scales {written(protocol.scales)}")
     if protocol.flip:
         parts.append("mirrored too")
     if protocol.window:
         parts.append(f"windows of {protocol.window}, {protocol.overlap:.0%} shared")
     if len(parts) > 1:
         parts.append(f"{protocol.average} averaged")
+    if tuple(within) != (1.0,):
+        parts.insert(0, f"network of scales {written(within)}")
     if crf := protocol.crf:
         parts.append(
             f"CRF of {crf.iterations} iterations, {crf.pos_w:g} ({crf.pos_xy:g}), "

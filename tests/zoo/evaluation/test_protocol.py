@@ -171,6 +171,7 @@ def test_what_cannot_be_is_refused(wrong: dict[str, object]) -> None:
 def test_a_line_says_what_the_protocol_is() -> None:
     assert describe(Protocol(), CAFFE_V2) == "padded to 513"
     assert describe(Protocol(), TF_SLIM) == "original size"
+    assert describe(Protocol(), TF_SLIM, (1, 0.75)) == "network of scales 1, 0.75; original size"
     assert describe(Protocol(321, (0.5, 1), flip=True, window=200), TF_SLIM) == (
         "padded to 321; scales 0.5, 1; mirrored too; windows of 200, 33% shared; scores averaged"
     )

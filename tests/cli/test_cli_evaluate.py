@@ -1,8 +1,10 @@
 import json
+import re
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,16 @@ def test_what_cannot_be_done_says_why(
     found = run_here(*arguments)
     assert found.returncode == code, found.stderr
     assert problem in found.stderr
+
+
+def test_every_option_that_the_ancestors_flags_are_said_to_be_exists() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    said = re.findall(r"`(evaluate|predict) (--[a-z-]+)`", text.split("## The ancestors' flags")[1])
+    known = {
+        (name, option)
+        for name in ("evaluate", "predict")
+        for parameter in import_module(f"deeplab_zoo.cli.{name}").__dict__[name].params
+        for option in parameter.opts
+    }
+    assert len(said) >= 16
+    assert set(said) <= known

@@ -1,6 +1,6 @@
 """A model and pictures become masks, colours, overlays and probabilities on the disk."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +25,7 @@ from .paint import indexed, overlay, palette, png
 from .protocol import Protocol, decide, score, scoring
 
 Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 AHEAD = 8  # Pictures that are decoded while the network works.
 
 # What each kind of result adds to the picture's name.
@@ -45,6 +46,16 @@ class Predicted:
 
     written: tuple[Path, ...]
     skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What came of a picture: class ids, probabilities, and the DenseCRF loss's gradients."""
+
+    photo: Bytes
+    ids: Bytes
+    shares: Floats
+    gradients: Floats | None
 
 
 def segment(
@@ -131,7 +142,7 @@ def predict(
         A picture cannot be read; those before it are done.
 
     """
-    work = work or Work()
+    protocol, work = protocol or Protocol(), work or Work()
     table = palette((legend or legend_for(model.config.classes)).colours)
     targets = _targets(inputs, folder, kinds, overwrite=overwrite)
     folder_for(folder)
@@ -152,11 +163,11 @@ def predict(
     with scoring(model, work.precision):
         for scores in segment(model, photos(), protocol, work.batch_size):
             one, photo = sound.pop(0)
+            made = _made(scores, photo, protocol, kinds)
             for kind, path in targets[one].items():
                 folder_for(path.parent)
-                content = _content(kind, scores, photo, table, protocol or Protocol())
                 with replacing(path) as temporary, temporary.open("wb") as file:
-                    content(file)
+                    _write(kind, made, table, file)
                 written.append(path)
             if work.progress:
                 work.progress(len(written) // len(kinds) + len(skipped), len(inputs))
@@ -213,40 +224,48 @@ def _decoded(inputs: Sequence[Input]) -> Iterator[tuple[Input, Bytes | ZooError]
             waiting += [(more, pool.submit(read, more)) for more in islice(rest, 1)]
 
 
-def _content(
-    kind: str, scores: Tensor, photo: Bytes, table: Bytes, protocol: Protocol
-) -> Callable[[BinaryIO], object]:
-    """Return what writes one kind of result to a file."""
-    if kind in ("npz", "npy", "heatmap", "gradients"):
-        shares = scores if protocol.gives_probabilities else _shares(scores)
-        if kind in ("heatmap", "gradients"):
-            return _pull(kind, shares, photo)
-        array = shares.cpu().numpy()
-        if kind == "npy":
-            return lambda file: np.save(file, array)
-        return lambda file: np.savez_compressed(file, probabilities=array)
-    ids = decide(scores[None])[0].cpu().numpy()
-    if kind == "mask":
-        return lambda file: file.write(indexed(ids, table))
-    painted = table[ids] if kind == "colour" else overlay(photo, ids, table)
-    return lambda file: file.write(png(Image.fromarray(painted)))
+def _made(scores: Tensor, photo: Bytes, protocol: Protocol, kinds: Sequence[str]) -> Made:
+    shares = scores
+    if not protocol.gives_probabilities:
+        shares = scores.sigmoid() if len(scores) == 1 else scores.softmax(0)
+    wanted = "heatmap" in kinds or "gradients" in kinds
+    return Made(
+        photo,
+        decide(scores[None])[0].cpu().numpy(),
+        shares.cpu().numpy(),
+        _gradients(shares, photo) if wanted else None,
+    )
 
 
-def _shares(scores: Tensor) -> Tensor:
-    return scores.sigmoid() if len(scores) == 1 else scores.softmax(0)
-
-
-def _pull(kind: str, shares: Tensor, photo: Bytes) -> Callable[[BinaryIO], object]:
-    """Return what writes where the DenseCRF loss pulls; the parameters are rloss's inference's."""
+def _gradients(shares: Tensor, photo: Bytes) -> Floats:
+    """Return where the DenseCRF loss pulls; the parameters are rloss's inference program's."""
     from ..losses.densecrf import DenseCRFLoss  # Late: it compiles its kernels.
     from ..losses.heatmap import gradient_maps
 
     loss = DenseCRFLoss(weight=2e-9, sigma_rgb=15, sigma_xy=80, scale_factor=0.5)
     with torch.inference_mode(False):
         image = torch.from_numpy(photo.transpose(2, 0, 1).copy())[None].to(shares.device).float()
-        maps = gradient_maps(lambda given: loss(image, given), shares[None].clone())[0]
-    if kind == "gradients":
-        return lambda file: np.save(file, maps.cpu().numpy())
-    lengths = torch.linalg.vector_norm(maps, dim=0)
-    grey = (255 * lengths / lengths.amax().clamp_min(1e-30)).round().byte().cpu().numpy()
-    return lambda file: file.write(png(Image.fromarray(grey)))
+        maps = gradient_maps(lambda given: loss(image, given), shares[None].clone())
+    found: Floats = maps[0].cpu().numpy()
+    return found
+
+
+def _write(kind: str, made: Made, table: Bytes, file: BinaryIO) -> None:
+    """Write one kind of result."""
+    if kind == "mask":
+        file.write(indexed(made.ids, table))
+    elif kind == "npy":
+        np.save(file, made.shares)
+    elif kind == "npz":
+        np.savez_compressed(file, probabilities=made.shares)
+    elif kind == "colour":
+        file.write(png(Image.fromarray(table[made.ids])))
+    elif kind == "overlay":
+        file.write(png(Image.fromarray(overlay(made.photo, made.ids, table))))
+    elif made.gradients is not None:
+        if kind == "gradients":
+            np.save(file, made.gradients)
+            return
+        lengths = np.linalg.norm(made.gradients, axis=0)
+        grey = np.rint(255 * lengths / max(lengths.max(), 1e-30)).astype(np.uint8)
+        file.write(png(Image.fromarray(grey)))

@@ -31,19 +31,21 @@ def counter(what: str) -> Callable[[int, int], None]:
     On a terminal that is one line which changes; elsewhere a line for every tenth.
     """
     terminal = sys.stderr.isatty()
-    started, shown = time.monotonic(), 0.0
+    started = shown = time.monotonic()
+    first = last = 0
 
     def show(done: int, total: int) -> None:
-        nonlocal started, shown
-        now = time.monotonic()
-        if done == 1:
-            started, shown = now, 0.0
+        nonlocal started, shown, first, last
+        now, before = time.monotonic(), last
+        last = done
+        if not 0 < before < done:  # A new round; the time of the first ones is that of warming up.
+            started, first = now, done
             return
-        tenth = done * 10 // total > (done - 1) * 10 // total
+        tenth = done * 10 // total > before * 10 // total
         if done < total and not (now - shown > 0.2 if terminal else tenth):
             return
         shown = now
-        rate = (done - 1) / max(now - started, 1e-9)
+        rate = (done - first) / max(now - started, 1e-9)
         text = f"{what} {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left"
         click.echo(f"\r{text}\033[K" if terminal else text, nl=not terminal, err=True)
         if terminal and done == total:

@@ -1,6 +1,7 @@
 """A quick network with the grid of a DeepLab, and a dataset on the disk."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deeplab_zoo import open_dataset
-from deeplab_zoo.converters.numerics import CAFFE_V2, TF_SLIM, Numerics
+from deeplab_zoo.converters.numerics import CAFFE_V2, Numerics
 from deeplab_zoo.zoo.data.dataset import Dataset
 
-SMALL = Numerics(**{**{f: getattr(CAFFE_V2, f) for f in CAFFE_V2.__slots__}, "test_size": 33})
-OWN_SIZE = TF_SLIM
+SMALL = replace(CAFFE_V2, test_size=33)
 
 
 class Toy(nn.Module):

@@ -26,6 +26,7 @@ _HOME = {
     "convert_legacy": ".converters.convert",
     "convert_graph": ".zoo.models.graph",
     "convert_tensorflow": ".converters.convert",
+    "evaluate": ".zoo.evaluation.evaluate",
     "export": ".converters.export",
     "export_onnx": ".zoo.models.onnx",
     "fold_batch_norm": ".converters.graph.fold",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .proto.errors import ZooError as ZooError
     from .zoo.crf.dense import DenseCRF as DenseCRF
     from .zoo.data.layouts import open_dataset as open_dataset
+    from .zoo.evaluation.evaluate import evaluate as evaluate
     from .zoo.lattice.permutohedral import PermutohedralLattice as PermutohedralLattice
     from .zoo.losses.densecrf import DenseCRFLoss as DenseCRFLoss
     from .zoo.losses.lovasz import LovaszHingeLoss as LovaszHingeLoss

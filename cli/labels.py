@@ -1,10 +1,11 @@
 """``deeplab-zoo labels``: are the masks what a training expects, and how to make them so."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from .dataset import Given, dataset_options, open_given
 from .show import as_json
 
 if TYPE_CHECKING:
@@ -19,35 +20,21 @@ def labels() -> None:
 @labels.command()
 @click.argument("path")
 @click.option("--split", default="train", show_default=True, help="List; train+val joins two.")
-@click.option("--layout", help="voc, sbd, cityscapes, ...; recognised unless given.")
-@click.option("--images", help="Folder of the pictures, where it is not the layout's.")
-@click.option("--labels", "masks", help="Folder of the masks, where it is not the layout's.")
-@click.option("--classes", help="voc, camvid, ...; a number; or a file with a name per line.")
-@click.option("--sbd", help="Join PATH (VOC) with SBD in this folder, without VOC val.")
+@dataset_options
 @click.option(
     "--threads", type=click.IntRange(1), default=4, show_default=True, help="That decode."
 )
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def check(
-    path: str, split: str, layout: str | None, images: str | None, masks: str | None,
-    classes: str | None, sbd: str | None, threads: int, json_: bool,
-) -> None:  # fmt: skip
+def check(path: str, split: str, threads: int, json_: bool, **given: Unpack[Given]) -> None:
     """Decode every picture and mask of the dataset at PATH and say what is in them.
 
     Prints the histogram of the labels. Missing files, damage, sizes that differ and labels out
     of range are listed, all of them, and the exit code is then 3.
     """
-    from ..zoo.data.layouts import fuse_voc_sbd, open_dataset
     from ..zoo.data.scan import check as scan
     from ..zoo.data.scan import demand_sound
 
-    if sbd:
-        dataset = fuse_voc_sbd(path, sbd, split)
-    else:
-        dataset = open_dataset(
-            path, split, layout=layout, images=images, labels=masks, classes=classes
-        )
-    report = scan(dataset, threads)
+    report = scan(open_given(path, split, given), threads)
     if json_:
         click.echo(as_json(_fields(report)))
     else:

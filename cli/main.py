@@ -20,6 +20,8 @@ COMMANDS = {
     "parity": "Prove that a converted model computes what its original does.",
     "compare": "Say whether two weights files hold the same values.",
     "inspect": "Say what is in a file: format, layers, tensors, statistics.",
+    "evaluate": "Score a model on a dataset: mIoU, per class, a report.",
+    "predict": "Segment photos: masks, colours, overlays, probabilities.",
     "labels": "Check the masks of a dataset, or convert them.",
     "list": "List the weights and datasets of the registry.",
     "show": "Say everything about an entry: files, digests and who says so, metrics.",

@@ -1,11 +1,16 @@
 """How the commands print."""
 
-import json
-import math
 import re
-from typing import Any
+import sys
+import time
+from collections.abc import Callable
+
+import click
 
 from ..proto.errors import UsageError
+from ..zoo.strict_json import dumps as as_json
+
+__all__ = ["as_json", "counter", "sides", "size"]
 
 
 def size(count: int) -> str:
@@ -20,19 +25,33 @@ def size(count: int) -> str:
     return f"{value:.1f} {unit}"
 
 
-def as_json(value: object) -> str:
-    """Write JSON that every parser reads: NaN and infinity become null."""
-    return json.dumps(_strict(value), indent=1)
+def counter(what: str) -> Callable[[int, int], None]:
+    """Return what shows how many are done and how long the rest takes, on standard error.
 
+    On a terminal that is one line which changes; elsewhere a line for every tenth.
+    """
+    terminal = sys.stderr.isatty()
+    started = shown = time.monotonic()
+    first = last = 0
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _strict(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(one) for one in value]
-    return value
+    def show(done: int, total: int) -> None:
+        nonlocal started, shown, first, last
+        now, before = time.monotonic(), last
+        last = done
+        if not 0 < before < done:  # A new round; the time of the first ones is that of warming up.
+            started, first = now, done
+            return
+        tenth = done * 10 // total > before * 10 // total
+        if done < total and not (now - shown > 0.2 if terminal else tenth):
+            return
+        shown = now
+        rate = (done - first) / max(now - started, 1e-9)
+        text = f"{what} {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left"
+        click.echo(f"\r{text}\033[K" if terminal else text, nl=not terminal, err=True)
+        if terminal and done == total:
+            click.echo("", err=True)
+
+    return show
 
 
 def sides(text: str) -> tuple[int, int]:

@@ -50,7 +50,12 @@ def open_source(path: Path, numerics: str | None = None) -> Source:
     """Read native weights from ``.safetensors``, ``.pth`` or an archive (``.h5``)."""
     if sniff(head(path)) == "an HDF5 file" and hdf5.is_archive(path):
         archive = hdf5.read(path)
-        return Source(to_native(archive).weights, archive)
+        found = to_native(archive).weights
+        if numerics and found.numerics.name != numerics:
+            raise MismatchError(
+                f"{path}: was trained under {found.numerics.name!r}, asked for {numerics!r}."
+            )
+        return Source(found, archive)
     return Source(weights.read(path, numerics=numerics), None)
 
 

@@ -65,6 +65,12 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
                 temporary.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; raise `StorageError` as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def folder_for(path: Path) -> Path:
     """Make a folder that files can be written into, or find it; raise `StorageError` if not."""
     try:

@@ -1,12 +1,12 @@
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
 
 import deeplab_zoo
-from deeplab_zoo.cli.main import main
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 
 pytest.importorskip("cv2")
@@ -14,30 +14,13 @@ pytest.importorskip("cv2")
 Make = Callable[..., tuple[Path, Path]]
 
 
-class Ran(NamedTuple):
-    """What a command left."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Ran]
+Run = Callable[..., Any]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command in this process: starting PyTorch takes seconds."""
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["deeplab-zoo", "parity", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), out, err)
-
-    return run
+def run(run_here: Run) -> Run:
+    """Run the command in this process."""
+    return partial(run_here, "parity")
 
 
 @pytest.fixture

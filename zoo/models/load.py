@@ -45,11 +45,14 @@ def load(
         With ``model.numerics`` and ``model.config`` as the file says; or a `Graph`.
 
     """
-    return open_model(path_of(name_or_path), numerics=numerics, evaluate_as=evaluate_as)[0]
+    return open_model(file_of(name_or_path), numerics=numerics, evaluate_as=evaluate_as)[0]
 
 
-def path_of(name_or_path: str | Path) -> Path:
-    """Tell a file from a name: what exists is a file, and so is what has a folder or suffix."""
+def file_of(name_or_path: str | Path) -> Path:
+    """Return the file that is meant: what exists, has a folder or a suffix is one.
+
+    Anything else is the name of an entry, which is fetched.
+    """
     path = Path(name_or_path)
     if isinstance(name_or_path, Path) or path.exists() or path.suffix in SUFFIXES:
         return path

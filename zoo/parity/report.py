@@ -4,7 +4,6 @@ Written as JSON (for programs; ``format`` and ``version`` at the top, described 
 ``docs/parity.md``), as Markdown (for a pull request), and as a page (`page`).
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...converters.compare import Difference
-from ...converters.files import replacing
+from ...converters.files import write_text
+from ..strict_json import dumps, finite
 from .comparison import Comparison, Tolerance
 from .diagnosis import Diagnosis
 
@@ -171,7 +171,7 @@ def fields(report: ParityReport) -> dict[str, Any]:
         "first_difference": {"input": first[0].name, "blob": first[1].blob} if first else None,
         **asdict(report, dict_factory=_without_pictures),
     }
-    strict: dict[str, Any] = _strict(found)
+    strict: dict[str, Any] = finite(found)
     return strict
 
 
@@ -179,26 +179,14 @@ def _without_pictures(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in items if key != "pictures"}
 
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _strict(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(one) for one in value]
-    return value
-
-
 def write_json(report: ParityReport, path: Path) -> None:
     """Write the report for programs."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(fields(report), indent=1) + "\n", encoding="utf-8")
+    write_text(path, dumps(fields(report)) + "\n")
 
 
 def write_markdown(report: ParityReport, path: Path) -> None:
     """Write the report for a pull request."""
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(_markdown(report)) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(_markdown(report)) + "\n")
 
 
 def _markdown(report: ParityReport) -> Iterator[str]:

@@ -12,23 +12,23 @@ from torch import Tensor
 
 from ...converters.archive import Origin, tool
 from ...converters.export import open_weights
-from ...converters.files import folder_for, replacing, sha256
+from ...converters.files import folder_for, sha256, write_text
 from ...converters.weights import Weights
 from ...proto.errors import UsageError, listing
 from ..data.loader import loader
-from ..models.load import path_of
+from ..models.load import file_of
 from . import checkpoints
 from .checkpoints import Saved
 from .config import TrainConfig, differences, from_mapping, to_yaml
 from .data import Data, opened, prepared, scanned, way
 from .engine import Engine, make_engine, precision_state
 from .groups import parameter_groups
-from .log import Log, panel
+from .log import Log
 from .loop import Run, updates
 from .model import RunningMean, fitted, make_model
 from .objective import class_weights, make_objective
 from .solver import make_solver
-from .validate import validate
+from .validate import kept, validate
 
 RESULT = "model.safetensors"
 BEST = "best.safetensors"
@@ -94,7 +94,7 @@ def finetune(
     engine = make_engine(config)
     first = engine.global_rank == 0
     show = show if first else lambda _: None
-    path = path_of(weights)
+    path = file_of(weights)
     given = open_weights(path, numerics=numerics)
     train, val = opened(config)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
@@ -124,8 +124,7 @@ def _output(folder: Path, config: TrainConfig, *, first: bool) -> Iterator[None]
         yield
         return
     with checkpoints.owned(folder):
-        with replacing(folder / "config.yaml") as temporary:
-            temporary.write_text(to_yaml(config), encoding="utf-8")
+        write_text(folder / "config.yaml", to_yaml(config))
         yield
 
 
@@ -223,15 +222,10 @@ def _trained(
     if first and not done:
         log.say(f"stopped after {run.step} updates: {_save(run, start, folder).name}")
     if first and done:
-        checkpoints.write_weights(start, _kept(run), folder / RESULT)
+        checkpoints.write_weights(start, kept(run), folder / RESULT)
     engine.barrier()
     best = run.best if run.best >= 0 else math.nan
     return Result(folder / RESULT if done else None, run.step, miou, best)
-
-
-def _kept(run: Run) -> dict[str, Tensor]:
-    """Return the weights that a run is after: their running mean, where there is one."""
-    return run.mean.state if run.mean is not None else run.model.state_dict()
 
 
 def _save(run: Run, start: Weights, folder: Path) -> Path:
@@ -251,53 +245,11 @@ def _judge(run: Run, data: Data, start: Weights, folder: Path, log: Log) -> floa
     """Validate, tell, and keep the weights if they are the best so far."""
     if data.val is None:
         return math.nan
-    shown = [one.id for one in data.val.samples[: run.config.panels]]
-    look = start.numerics
-    first = run.engine.global_rank == 0
-
-    def seen(name: str, image: Tensor, predicted: Tensor, truth: Tensor) -> None:
-        if first and name in shown:
-            colours = cast(Any, data.val).legend.colours
-            sides = panel(image, truth, predicted, look.mean, look.channel_order, colours)
-            log.panel(run.step, name, sides)
-
-    # Each process has moved statistics of its own; the first's are the ones that are saved.
-    own = [one for _, one in run.model.named_buffers()]
-    if run.engine.world_size > 1:
-        for one, held in zip(own, run.engine.broadcast(own), strict=True):
-            one.copy_(held)
-    with _averaged(run):
-        found = validate(
-            run.model,
-            data.val,
-            look,
-            run.engine.device,
-            channel=run.objective.channel,
-            rank=run.engine.global_rank,
-            world=run.engine.world_size,
-            workers=run.config.workers,
-            seen=seen,
-        )
-    better = found.mean_iou > run.best
-    if first:
-        log.score(
-            run.step, found.mean_iou, dict(zip(data.val.legend.names, found.iou, strict=True))
-        )
-        if better:
-            checkpoints.write_weights(start, _kept(run), folder / BEST)
+    found = validate(run, data.val, log)
+    if run.engine.global_rank == 0:
+        told = dict(zip(data.val.legend.names, found.iou, strict=True))
+        log.score(run.step, found.mean_iou, told)
+        if found.mean_iou > run.best:
+            checkpoints.write_weights(start, kept(run), folder / BEST)
     run.best = max(run.best, found.mean_iou)
     return found.mean_iou
-
-
-@contextmanager
-def _averaged(run: Run) -> Iterator[None]:
-    """Put the running mean in the weights' place for a while."""
-    if run.mean is None:
-        yield
-        return
-    own = {name: one.clone() for name, one in run.model.state_dict().items()}
-    run.model.load_state_dict(run.mean.state, strict=False)
-    try:
-        yield
-    finally:
-        run.model.load_state_dict(own)

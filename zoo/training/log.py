@@ -9,10 +9,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ..data.legend import Colour
+import numpy as np
+from numpy.typing import NDArray
 
 Print = Callable[[str], None]
 
@@ -117,27 +115,14 @@ class Log:
         else:
             self.show(text)
 
-    def panel(self, step: int, name: str, picture: Tensor) -> None:
-        """Show a picture, uint8 (3, height, width), in TensorBoard."""
+    def panel(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """Show a picture (height, width, 3) in TensorBoard."""
         if self.board is not None:
-            self.board.add_image(f"val/{name}", picture, step)
+            self.board.add_image(f"val/{name}", picture, step, dataformats="HWC")
 
     def _row(self, row: Mapping[str, object]) -> None:
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="").writerow(row)
-
-
-def panel(
-    image: Tensor, truth: Tensor, predicted: Tensor, mean: Sequence[float], order: str,
-    colours: Sequence[Colour],
-) -> Tensor:  # fmt: skip
-    """Put input, label and prediction side by side: uint8 (3, height, 3 width)."""
-    pixels = image.cpu() + torch.tensor(mean).view(3, 1, 1)
-    pixels = pixels.flip(0) if order == "BGR" else pixels
-    palette = torch.full((256, 3), 224, dtype=torch.uint8)
-    palette[: len(colours)] = torch.tensor(colours, dtype=torch.uint8)
-    painted = (palette[ids.cpu().long()].permute(2, 0, 1) for ids in (truth, predicted))
-    return torch.cat([pixels.clamp(0, 255).byte(), *painted], 2)
 
 
 def _clock(seconds: float) -> str:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ...proto.errors import ZooError
 from ..data.loader import Batch
+from ..models.load import Native
 from .config import TrainConfig
 from .engine import Engine
 from .model import RunningMean
@@ -31,7 +32,7 @@ class Run:
 
     config: TrainConfig
     engine: Engine
-    model: nn.Module
+    model: Native
     module: nn.Module
     solver: Optimizer
     objective: Objective

@@ -1,71 +1,71 @@
-"""mIoU while training: a model and a dataset enter, scores leave; over all processes."""
+"""mIoU while training: a run's weights as they are kept, judged as ``evaluate`` does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-from ...converters.numerics import Numerics
 from ..data.dataset import Dataset
-from ..data.loader import evaluation_loader
-from ..evaluation.metrics import Scores, count, gather, scores, total
-from ..models.inference import padded_size
-from ..models.resampling import resize
+from ..data.images import read_mask, read_photo
+from ..evaluation.evaluate import Judge, Work, count_dataset
+from ..evaluation.metrics import Scores, scores
+from ..evaluation.paint import palette
+from .log import Log
+from .loop import Run
 
-Seen = Callable[[str, Tensor, Tensor, Tensor], None]
+Ids = NDArray[np.uint8]
 
 
-@torch.no_grad()
-def validate(
-    model: nn.Module,
-    dataset: Dataset,
-    numerics: Numerics,
-    device: torch.device,
-    *,
-    channel: int | None = None,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
-    seen: Seen | None = None,
-) -> Scores:
-    """Score a model at the original sizes, by the profile's protocol.
+def kept(run: Run) -> dict[str, Tensor]:
+    """Return the weights that a run is after: their running mean, where there is one."""
+    return run.mean.state if run.mean is not None else run.model.state_dict()
 
-    ``channel`` is the logit of one class against the rest. ``seen`` is called with each
-    sample's id, input, prediction and truth. The model is in train mode again afterwards if it
-    was before, each part as it was.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+
+def validate(run: Run, dataset: Dataset, log: Log) -> Scores:
+    """Score the weights on all processes, and show the first samples in TensorBoard."""
+    wanted = run.objective.channel
+    shown = {one.id: one for one in dataset.samples[: run.config.panels]}
+    predicted: dict[str, Ids] = {}
+
+    def keep(name: str, ids: Ids) -> None:
+        if name in shown:
+            predicted[name] = ids
+
+    _share_statistics(run)
+    judge = Judge(wanted, by_sign=wanted is not None, trimap=0, boundary=False, keep=keep)
+    with _as_kept(run):
+        counts = count_dataset(
+            run.model, dataset, judge=judge, work=Work(workers=run.config.workers)
+        )
+    if log.board is not None:
+        colours = palette(dataset.legend.colours)
+        for name, ids in predicted.items():
+            sample = shown[name]
+            truth = read_mask(sample.label, dataset.legend) if sample.label else ids
+            sides = [read_photo(sample.image), colours[truth], colours[ids]]
+            log.panel(run.step, name, np.concatenate(sides, 1))
+    return scores(counts)
+
+
+def _share_statistics(run: Run) -> None:
+    """Give every process the first one's BatchNorm statistics, which are those that are saved."""
+    if run.engine.world_size > 1:
+        own = list(run.model.buffers())
+        for one, held in zip(own, run.engine.broadcast(own), strict=True):
+            one.copy_(held)
+
+
+@contextmanager
+def _as_kept(run: Run) -> Iterator[None]:
+    """Put the running mean in the weights' place for a while."""
+    if run.mean is None:
+        yield
+        return
+    own = {name: one.clone() for name, one in run.model.state_dict().items()}
+    run.model.load_state_dict(run.mean.state, strict=False)
     try:
-        judged = _predictions(model, dataset, numerics, device, channel, rank, world, workers)
-        classes = len(dataset.legend.names)
-        parts = []
-        for name, image, predicted, truth in judged:
-            parts.append(count(predicted, truth, name, classes))
-            if seen is not None:
-                seen(name, image, predicted, truth)
-        return scores(gather(total(parts, classes)))
+        yield
     finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _predictions(
-    model: nn.Module,
-    dataset: Dataset,
-    numerics: Numerics,
-    device: torch.device,
-    channel: int | None,
-    rank: int,
-    world: int,
-    workers: int,
-) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-    for batch in evaluation_loader(dataset, numerics, rank=rank, world=world, workers=workers):
-        image = batch["image"].to(device, non_blocking=True)
-        height, width = image.shape[-2:]
-        size = padded_size(height, numerics), padded_size(width, numerics)
-        padded = functional.pad(image, (0, size[1] - width, 0, size[0] - height))
-        found = resize(model(padded).float(), size, numerics)[..., :height, :width]
-        ids = found.argmax(1) if channel is None else (found[:, channel] > 0).long()
-        yield batch["id"][0], image[0], ids[0], batch["label"][0].to(device)
+        run.model.load_state_dict(own)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from ...converters.families import LAYOUTS
+from ...converters.naming import deeplab_v2, largefov
 from ...proto.errors import MismatchError
 from .schema import Entry
+
+# What a state dict's layout may be. The tables of names are light; the families import numpy.
+LAYOUTS = frozenset((*deeplab_v2.NAMING.layouts, *largefov.NAMING.layouts))
 
 # Networks that are native models here. An issue that adds one adds its row.
 NATIVE = (

@@ -1,0 +1,78 @@
+"""``deeplab-zoo predict``: photos become masks."""
+
+import sys
+from pathlib import Path
+from typing import Unpack
+
+import click
+
+from .scoring import Scoring, protocol_of, scoring_options, work_of
+from .show import counter
+
+
+@click.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", default="predictions", show_default=True, metavar="FOLDER",
+    help="Where the results go, under the images' names.",
+)  # fmt: skip
+@click.option("--mask/--no-mask", default=True, help="NAME.png: class ids, with a palette.")
+@click.option("--colour", is_flag=True, help="NAME-colour.png: the classes' colours.")
+@click.option("--overlay", is_flag=True, help="NAME-overlay.png: the colours over the photo.")
+@click.option(
+    "--probabilities", type=click.Choice(["npz", "npy"]),
+    help="NAME-probabilities: float32 (classes, height, width).",
+)  # fmt: skip
+@click.option(
+    "--heatmap", type=click.Choice(["densecrf"]),
+    help="NAME-heatmap.png: where this loss pulls; NAME-gradients.npy: on which class.",
+)  # fmt: skip
+@click.option("--classes", help="Whose colours: voc, camvid, ...; or a file of names and colours.")
+@scoring_options
+@click.option("--overwrite", is_flag=True, help="Replace results that are there.")
+@click.option("--skip-bad", is_flag=True, help="Go on after an image that cannot be read.")
+def predict(
+    model: str, images: tuple[str, ...], output: str, mask: bool, colour: bool, overlay: bool,
+    probabilities: str | None, heatmap: str | None, classes: str | None, numerics: str | None,
+    evaluate_as: str | None, device: str, overwrite: bool, skip_bad: bool,
+    **scoring: Unpack[Scoring],
+) -> None:  # fmt: skip
+    """Segment IMAGES: files, folders, globs, or - for a list on standard input.
+
+    Results have the size of their image, and a folder's results its folders.
+
+    \b
+    deeplab-zoo predict x.safetensors photo.jpg
+    deeplab-zoo predict x.safetensors photos/ -o masks --overlay
+    find . -name "*.jpg" | deeplab-zoo predict x.safetensors - --no-mask --probabilities npz
+    """
+    chosen = {"mask": mask, "colour": colour, "overlay": overlay}
+    kinds = [kind for kind, wanted in chosen.items() if wanted]
+    kinds += [probabilities] if probabilities else []
+    kinds += ["heatmap", "gradients"] if heatmap else []
+    if not kinds:
+        raise click.UsageError("nothing to write: --no-mask needs another kind of result.")
+
+    from ..zoo.evaluation import inputs
+    from ..zoo.evaluation import predict as job
+    from ..zoo.evaluation.evaluate import place
+    from ..zoo.evaluation.network import open_network
+    from ..zoo.evaluation.processes import together
+
+    found = inputs.find(images, sys.stdin)
+    with together(device) as where:
+        rank, world = place()
+        mine = found[rank::world]
+        network = open_network(model, where, numerics, evaluate_as)
+        done = job.predict(
+            network, mine, Path(output), protocol_of(scoring),
+            work_of(scoring, counter("segmented")),
+            kinds=kinds, legend=job.legend_for(network.config.classes, classes),
+            overwrite=overwrite, skip_bad=skip_bad,
+        )  # fmt: skip
+    for problem in done.skipped:
+        click.echo(f"left out: {problem}", err=True)
+    click.echo(f"wrote {len(done.written)} files to {output}")
+    if done.skipped:
+        click.echo(f"{len(done.skipped)} of {len(mine)} images could not be read", err=True)

@@ -1,0 +1,234 @@
+"""How an image is scored: its size, scales, mirroring and windows; and what wins.
+
+An image enters as the network wants it; what leaves is a score per class and pixel at the
+image's own size. The largest wins there: scores are resized, never class ids.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from functools import reduce
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...converters.numerics import Numerics
+from ...proto.errors import UsageError
+from ..models.inference import padded_size
+from ..models.resampling import resize, scaled
+from .network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Crf:
+    """Mean-field inference in a fully connected CRF on the averaged probabilities.
+
+    The defaults are kazuto1011's, for the published ResNet-101. ``pos`` is the kernel of
+    positions, ``bi`` that of positions and colours: weights, and sigmas in pixels and levels.
+    """
+
+    iterations: int = 10
+    pos_w: float = 3.0
+    pos_xy: float = 1.0
+    bi_w: float = 4.0
+    bi_xy: float = 67.0
+    bi_rgb: float = 3.0
+
+
+def crf_of(given: Mapping[str, float]) -> Crf:
+    """Return the parameters with some replaced, by name; raise `UsageError` for wrong ones."""
+    known = [field.name for field in fields(Crf)]
+    if unknown := sorted(set(given) - set(known)):
+        raise UsageError(f"CRF: {', '.join(unknown)}, expected some of {', '.join(known)}.")
+    iterations, *rest = ({**asdict(Crf()), **given}[name] for name in known)
+    found = Crf(int(iterations), *rest)
+    if found.iterations < 0 or min(found.pos_xy, found.bi_xy, found.bi_rgb) <= 0:
+        raise UsageError(f"CRF: {found}, expected iterations of 0 or more and sigmas above 0.")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How an image is scored; the default is the numerics profile's own way.
+
+    Attributes
+    ----------
+    size
+        Images are padded to at least this side, and beyond it to 32 k + 1, at the bottom and
+        right with the mean colour; 0 leaves them at their size, None is the profile's.
+    scales
+        Of the image, on top of those that the network itself has.
+    flip
+        Also score the mirrored image.
+    average
+        What is averaged over scales, mirror images and windows.
+    window
+        Images with a side above this are scored in windows of it; 0 takes them whole.
+    overlap
+        Share of a window that its neighbour covers too, at least.
+    crf
+        Refine what came of all that; None does not.
+
+    """
+
+    size: int | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    average: Literal["scores", "probabilities"] = "scores"
+    window: int = 0
+    overlap: float = 1 / 3
+    crf: Crf | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not self.scales or min(self.scales) <= 0:
+            raise UsageError(f"scales: {self.scales}, expected numbers above 0.")
+        if (self.size or 0) < 0 or self.window < 0:
+            raise UsageError(f"size {self.size}, window {self.window}: expected 0 or more.")
+        if not 0 <= self.overlap < 1:
+            raise UsageError(f"overlap: {self.overlap}, expected 0 to less than 1.")
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the result is probabilities and not scores."""
+        return self.average == "probabilities" or self.crf is not None
+
+
+def describe(protocol: Protocol, numerics: Numerics, within: Sequence[float] = (1.0,)) -> str:
+    """Say it in a line, for reports: two numbers compare only if this is the same.
+
+    ``within`` are the network's own scales.
+    """
+
+    def written(scales: Sequence[float]) -> str:
+        return ", ".join(f"{scale:g}" for scale in scales)
+
+    side = numerics.test_size if protocol.size is None else protocol.size
+    parts = [f"padded to {side}" if side else "original size"]
+    if protocol.scales != (1.0,):
+        parts.append(f"scales {written(protocol.scales)}")
+    if protocol.flip:
+        parts.append("mirrored too")
+    if protocol.window:
+        parts.append(f"windows of {protocol.window}, {protocol.overlap:.0%} shared")
+    if len(parts) > 1:
+        parts.append(f"{protocol.average} averaged")
+    if tuple(within) != (1.0,):
+        parts.insert(0, f"network of scales {written(within)}")
+    if crf := protocol.crf:
+        parts.append(
+            f"CRF of {crf.iterations} iterations, {crf.pos_w:g} ({crf.pos_xy:g}), "
+            f"{crf.bi_w:g} ({crf.bi_xy:g}, {crf.bi_rgb:g})"
+        )
+    return "; ".join(parts)
+
+
+@contextmanager
+def scoring(model: Network, precision: Literal["fp32", "bf16"] = "fp32") -> Iterator[torch.device]:
+    """Have the model in eval mode, without gradients, until the block ends; give its device.
+
+    Then each of its parts is in the mode it was in: frozen batch norms stay frozen.
+    """
+    device = next(model.parameters()).device
+    modes = [(part, part.training) for part in model.modules()]
+    for part, _ in modes:
+        part.training = False
+    cast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    try:
+        with torch.inference_mode(), cast:
+            yield device
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
+    """Score images of one size: (batch, 3, h, w) to float32 (batch, classes, h, w).
+
+    ``images`` are prepared as the model's profile says. The result is scores, unless
+    ``protocol.gives_probabilities``. Call it within `scoring`.
+    """
+    if model.config.classes == 1 and protocol.gives_probabilities:
+        raise UsageError("a network of one class: has scores alone, this protocol needs several.")
+    mirrors = (False, True) if protocol.flip else (False,)
+    views = [(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]
+    parts = (_view(model, images, scale, mirrored, protocol) for scale, mirrored in views)
+    found = reduce(Tensor.add_, parts).div_(len(views))
+    if protocol.crf is None:
+        return found
+    shares = found if protocol.average == "probabilities" else found.softmax(1)
+    mean = images.new_tensor(model.numerics.mean).view(3, 1, 1)
+    photos = (images + mean).round()
+    if model.numerics.channel_order == "BGR":
+        photos = photos.flip(1)  # The lattice is not the same for axes in another order.
+    return refined(shares, photos, protocol.crf)
+
+
+def refined(probabilities: Tensor, photos: Tensor, crf: Crf) -> Tensor:
+    """Return the probabilities (batch, classes, h, w) after the CRF; photos are 0..255."""
+    from ..crf.dense import DenseCRF  # Late: it compiles its kernels.
+
+    inference = DenseCRF(-probabilities.float().clamp_min(1e-8).log())
+    inference.add_pairwise_gaussian(crf.pos_xy, crf.pos_w)
+    inference.add_pairwise_bilateral(crf.bi_xy, crf.bi_rgb, photos, crf.bi_w)
+    return inference.inference(crf.iterations)
+
+
+def _view(
+    model: Network, images: Tensor, scale: float, mirrored: bool, protocol: Protocol
+) -> Tensor:
+    x = scaled(images, scale, model.numerics)
+    found = _in_windows(model, x.flip(-1) if mirrored else x, protocol)
+    return resize(found.flip(-1) if mirrored else found, images.shape[-2:], model.numerics)
+
+
+def _in_windows(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
+    batch, _, height, width = images.shape
+    side = protocol.window
+    if not side or max(height, width) <= side:
+        return _whole(model, images, protocol)
+    tall, wide = min(side, height), min(side, width)
+    total = images.new_zeros(batch, model.config.classes, height, width)
+    times = images.new_zeros(height, width)
+    for top in starts(height, tall, protocol.overlap):
+        for left in starts(width, wide, protocol.overlap):
+            place = ..., slice(top, top + tall), slice(left, left + wide)
+            total[place] += _whole(model, images[place], protocol)
+            times[place] += 1
+    return total.div_(times)
+
+
+def starts(size: int, window: int, overlap: float) -> list[int]:
+    """Return where windows begin so that they cover a side, evenly, sharing at least so much."""
+    step = max(1, int(window * (1 - overlap)))
+    count = -(-(size - window) // step) + 1
+    return [round(one * (size - window) / max(1, count - 1)) for one in range(count)]
+
+
+def _whole(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
+    """Score as `inference.predict` does: pad, score, resize to the padded size, crop back."""
+    numerics = model.numerics
+    if protocol.size is not None:
+        numerics = replace(numerics, test_size=protocol.size)
+    height, width = images.shape[-2:]
+    size = padded_size(height, numerics), padded_size(width, numerics)
+    padded = functional.pad(images, (0, size[1] - width, 0, size[0] - height))
+    scores = resize(model(padded).float(), size, numerics)[..., :height, :width]
+    return scores.softmax(1) if protocol.average == "probabilities" else scores
+
+
+def decide(scores: Tensor, wanted: int | None = None, *, by_sign: bool = False) -> Tensor:
+    """Return the class of each pixel, uint8 (batch, h, w).
+
+    With ``wanted`` the answer is whether a pixel is of that class: whether its score is the
+    largest or, ``by_sign``, above 0, as networks trained with binary losses mean it. A single
+    channel is judged by its sign.
+    """
+    if scores.shape[1] == 1:
+        wanted, by_sign = 0, True
+    if wanted is not None and by_sign:
+        return (scores[:, wanted] > 0).byte()
+    ids = scores.argmax(1)
+    return (ids if wanted is None else ids == wanted).byte()

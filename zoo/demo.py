@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..converters import hdf5, weights
 from ..converters.convert import convert_caffe
 from ..converters.deeplab_v2 import DeepLabV2Config, norm_of, parameters
-from ..converters.files import replacing, sha256
+from ..converters.files import replacing, sha256, write_text
 from ..converters.naming.deeplab_v2 import HEAD, context_of, from_canonical
 from ..converters.native import to_native
 from ..converters.write_caffe import deploy_net, filled
 from ..proto import caffemodel, prototxt
 from ..proto.records import Blob, Net
+from .data.layouts import open_dataset
+from .evaluation.evaluate import evaluate
+from .evaluation.network import open_network
+from .evaluation.report import markdown
 from .models.load import load
 from .parity import opencv, page
 from .parity.cases import photo
@@ -27,7 +32,7 @@ from .parity.engine import Case
 from .parity.original import open_original
 from .parity.report import ParityReport, write_json, write_markdown
 from .training.config import TrainConfig
-from .training.job import finetune
+from .training.job import RESULT, finetune
 from .training.shapes import write_shapes
 
 # Every layer of the published net, an eighth as wide, at the published three scales.
@@ -93,10 +98,13 @@ def trained(native: Path, folder: Path, seed: int) -> Iterator[Step]:
     said: list[str] = []
     result = finetune(native, config, run, show=said.append)
     before, after = (line.rpartition(" ")[2] for line in said if "mIoU" in line)
-    yield Step(
-        f"fine-tuned {result.step} updates with {config.loss}, mIoU {before} -> {after}",
-        result.path,
+    told = f"fine-tuned {result.step} updates with {config.loss}, mIoU {before} -> {after}"
+    yield Step(told, result.path)
+    judged = evaluate(
+        open_network(str(run / RESULT), torch.device("cpu")), open_dataset(data, "val")
     )
+    write_text(run / "evaluation.md", "\n".join(markdown(judged)) + "\n")
+    yield Step(f"evaluated: {judged.headline}", run / "evaluation.md")
 
 
 def write_net(net: Net, text: Path, binary: Path) -> None:

@@ -186,6 +186,7 @@ def test_the_demo_proves_a_conversion_and_leaves_its_report(tmp_path: Path) -> N
     }  # fmt: skip
     before, after = re.findall(r"mIoU (0\.\d+) -> (0\.\d+)", found.stderr)[0]
     assert float(after) > float(before) + 0.05
+    assert f"evaluated: mIoU {float(after):.2%}" in found.stderr
     assert (tmp_path / "here" / "finetuned" / "model.safetensors").is_file()
     report = json.loads((tmp_path / "here" / "report.json").read_text())
     assert report["passed"]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from ...converters.archive import Origin, tool
@@ -104,13 +103,15 @@ def finetune(
     for note in (*data.notes, told):
         if note:
             show(note)
-    with _output(folder, config, first=first):
-        run = _run(config, engine, start, data, saved)
-        with Log(
+    run = _run(config, engine, start, data, saved)
+    with (
+        _output(folder, config, first=first),
+        Log(
             folder, run.objective.names, config.steps, run.step, show, bar=bar and first,
             tensorboard=config.tensorboard and first,
-        ) as log:  # fmt: skip
-            return _trained(run, data, start, folder, log, first=first)
+        ) as log,
+    ):  # fmt: skip
+        return _trained(run, data, start, folder, log, first=first)
 
 
 def _origin(path: Path) -> Origin:
@@ -159,7 +160,6 @@ def _resumed(folder: Path, config: TrainConfig, resume: str) -> Saved | None:
 def _run(
     config: TrainConfig, engine: Engine, start: Weights, data: Data, saved: Saved | None
 ) -> Run:
-    torch.manual_seed(config.seed)
     model = make_model(start, config, engine.world_size)
     classes = start.config.classes
     channel = None

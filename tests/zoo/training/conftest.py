@@ -10,7 +10,9 @@ import pytest
 
 from deeplab_zoo.converters import weights as weights_file
 from deeplab_zoo.converters.archive import Origin
-from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
+from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.converters.families import of_config
+from deeplab_zoo.converters.largefov import LargeFOVConfig
 from deeplab_zoo.converters.numerics import TORCH_HALFPIXEL
 from deeplab_zoo.converters.weights import Weights
 from deeplab_zoo.zoo.training.config import TrainConfig
@@ -19,11 +21,11 @@ from deeplab_zoo.zoo.training.shapes import NAMES, write_shapes
 CONFIG = DeepLabV2Config(classes=len(NAMES), blocks=(1, 1, 1, 1), stem=6, widths=(4, 5, 6, 7))
 
 
-def random_weights(config: DeepLabV2Config, seed: int = 0) -> Weights:
+def random_weights(config: DeepLabV2Config | LargeFOVConfig, seed: int = 0) -> Weights:
     """Draw weights that keep activations in range; an odd net for every convolution."""
     random = np.random.default_rng(seed)
     state = {}
-    for name, shape in parameters(config).items():
+    for name, shape in of_config(config).parameters(config).items():
         if len(shape) == 4:
             bound = np.sqrt(6 / np.prod(shape[1:])) / (64 if name == "backbone.conv1.weight" else 1)
             values = random.uniform(-bound, bound, shape)
@@ -71,5 +73,17 @@ def make_weights(tmp_path: Path) -> Callable[..., Path]:
     def make(**sizes: Any) -> Path:
         weights_file.write(random_weights(replace(CONFIG, **sizes)), tmp_path / "made.safetensors")
         return tmp_path / "made.safetensors"
+
+    return make
+
+
+@pytest.fixture
+def make_vgg(tmp_path: Path) -> Callable[[], Path]:
+    """Write a LargeFOV of random weights."""
+
+    def make() -> Path:
+        sizes = LargeFOVConfig(classes=len(NAMES), widths=(4, 5, 6, 7, 8), hidden=9)
+        weights_file.write(random_weights(sizes), tmp_path / "vgg.safetensors")
+        return tmp_path / "vgg.safetensors"
 
     return make

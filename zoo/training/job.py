@@ -107,8 +107,8 @@ def finetune(
     with (
         _output(folder, config, first=first),
         Log(
-            folder, run.objective.names, config.steps, run.step, show, bar=bar and first,
-            tensorboard=config.tensorboard and first,
+            folder if first else None, run.objective.names, config.steps, run.step, show, bar=bar,
+            tensorboard=config.tensorboard,
         ) as log,
     ):  # fmt: skip
         return _trained(run, data, start, folder, log, first=first)

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import io
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...converters.files import write_text
 
 Print = Callable[[str], None]
 
@@ -22,7 +25,7 @@ class Log:
     ----------
     folder
         Of the run; ``log.csv`` is continued from ``start``, later rows are dropped: a run that
-        was cut off writes them again.
+        was cut off writes them again. None where another process writes.
     terms
         Names of the loss's terms.
     steps, start
@@ -38,7 +41,7 @@ class Log:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         terms: Sequence[str],
         steps: int,
         start: int,
@@ -47,24 +50,27 @@ class Log:
         bar: bool,
         tensorboard: bool,
     ) -> None:
-        self.path = folder / "log.csv"
+        self.path = folder / "log.csv" if folder else None
         self.steps, self.show = steps, show
         self.began, self.start = time.monotonic(), start
         parts = terms if len(terms) > 1 else ()
         self.columns = ["step", "loss", *parts, "lr", "images_per_second", "miou"]
         self._cut(start)
-        self.bar = _bar(steps, start) if bar else None
-        self.board = _board(folder / "tensorboard", start) if tensorboard else None
+        self.bar = _bar(steps, start) if bar and folder else None
+        self.board = _board(folder / "tensorboard", start) if tensorboard and folder else None
 
     def _cut(self, start: int) -> None:
         """Drop rows of updates that will come again."""
+        if self.path is None:
+            return
         rows: list[list[str]] = []
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [one for one in csv.reader(file) if one and one[0].isdigit()]
-        kept = [one for one in rows if int(one[0]) <= start]
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([self.columns, *kept])
+                whole = (one for one in csv.reader(file) if len(one) == len(self.columns))
+                rows = [one for one in whole if one[0].isdigit() and int(one[0]) <= start]
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *rows])
+        write_text(self.path, text.getvalue())
 
     def __enter__(self) -> "Log":
         """Draw the bar."""
@@ -86,7 +92,8 @@ class Log:
         """Tell of an update: its loss and the terms of it, the rate, images per second."""
         loss = sum(terms.values())
         numbers = {"loss": loss, **({} if len(terms) == 1 else terms), "lr": rate}
-        self._row({"step": step, **numbers, "images_per_second": round(speed, 2)})
+        row = {name: f"{value:.8g}" for name, value in numbers.items()}
+        self._row({"step": step, **row, "images_per_second": f"{speed:.2f}"})
         parts = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         text = f"{parts} {speed:.1f} img/s"
         if self.bar is not None:
@@ -121,8 +128,11 @@ class Log:
             self.board.add_image(f"val/{name}", picture, step, dataformats="HWC")
 
     def _row(self, row: Mapping[str, object]) -> None:
+        if self.path is None:
+            return
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, restval="").writerow(row)
+            writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
+            writer.writerow(row)
 
 
 def _clock(seconds: float) -> str:

@@ -2,7 +2,7 @@
 #
 #   docker build --target cpu  -t deeplab-zoo:cpu  --build-arg TORCH_INDEX=<index of CPU wheels> .
 #   docker build --target cuda -t deeplab-zoo:cuda .
-#   docker run --rm -it --gpus all --ipc host -u "$(id -u):$(id -g)" -v "$PWD:/work" \
+#   docker run --rm -it --gpus all --ipc host -u "$(id -u):$(id -g)" -v "$PWD:/data" \
 #     deeplab-zoo:cuda finetune x.safetensors VOC2012 --resume auto -o run
 #
 # --ipc host gives the decoding processes the shared memory that they hand batches over in.
@@ -23,7 +23,7 @@ ARG TORCH_INDEX=""
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.11"
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     pip install "$(ls /dist/*.whl)[train,sbd]"
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["deeplab-zoo"]
 CMD ["--help"]
 
@@ -33,6 +33,6 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN pip install "torch>=2.11"
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     pip install "$(ls /dist/*.whl)[train,sbd]"
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["deeplab-zoo"]
 CMD ["--help"]

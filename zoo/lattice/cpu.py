@@ -36,6 +36,7 @@ class Sums:
     weights: Tensor  # (entries,)
 
     def __len__(self) -> int:
+        """Return the number of rows."""
         return len(self.starts) - 1
 
     def of(self, values: Tensor, first: int, last: int) -> Tensor:

@@ -136,7 +136,7 @@ def index(keys, vertices):  # type: ignore[no-untyped-def]
 
 @compiled()
 def merge(vertices, first):  # type: ignore[no-untyped-def]
-    """Number the vertices of all remainders together, again in the order of first appearance.
+    """Give the vertices of all remainders common numbers, in the order of first appearance.
 
     What a range of pixels touches then lies together, and threads seldom write to each other's.
     ``first`` says where each remainder's part of the returned numbers begins.

@@ -20,7 +20,7 @@ from .threads import each, each_image, spread
 
 Array = NDArray[Any]
 
-_TILE = 4096  # rows
+_TILE = 4096  # rows, whose sums stay in a core's cache until they are used
 
 
 @dataclass(frozen=True, slots=True, eq=False)

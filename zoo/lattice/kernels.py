@@ -4,8 +4,8 @@ They release the interpreter's lock and hold no state, so that ``threads`` can h
 threads. numba's own ``parallel`` is left alone: its thread layers abort the process when a forked
 child, or with some of them a second Python thread, enters a region.
 
-Values lie as ``(pixels, channels)`` and ``(vertices, channels)``, so that the innermost loop runs
-over all channels of one pixel or vertex and becomes SIMD code.
+Rows lie as ``(vertices, channels)``, so that the innermost loop runs over all channels of one
+vertex and becomes SIMD code.
 """
 
 from collections.abc import Callable
@@ -238,12 +238,12 @@ def blur(rows, order, starts, first, last):  # type: ignore[no-untyped-def]
                 after[channel] = y + half * x
             continue
         if end - start == 3:
-            last_row = rows[np.uint32(order[start + 2])]
+            third = rows[np.uint32(order[start + 2])]
             for channel in range(row.shape[0]):
-                x, y, z = row[channel], after[channel], last_row[channel]
+                x, y, z = row[channel], after[channel], third[channel]
                 row[channel] = x + half * y
                 after[channel] = y + half * (x + z)
-                last_row[channel] = z + half * y
+                third[channel] = z + half * y
             continue
         for channel in range(row.shape[0]):
             before[channel] = row[channel]

@@ -4,8 +4,8 @@ They release the interpreter's lock and hold no state, so that ``threads`` can h
 threads. numba's own ``parallel`` is left alone: its thread layers abort the process when a forked
 child, or with some of them a second Python thread, enters a region.
 
-Values lie as ``(pixels, channels)`` and ``(vertices, channels)``, so that the innermost loop runs
-over all channels of one pixel or vertex and becomes SIMD code.
+Rows lie as ``(vertices, channels)``, so that the innermost loop runs over all channels of one
+vertex and becomes SIMD code.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from numba import njit
 
 _TILE = 32  # pixels at a time, for SIMD over pixels
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # spreads keys over a table by its top bits (Fibonacci)
+_BLOCK = 8192  # vertices whose chains are sorted by length
 _FREE = np.int64(-(2**63))  # where a table has no key
 
 
@@ -134,11 +135,33 @@ def index(keys, vertices):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def follow(distinct, step, table, base, following):  # type: ignore[no-untyped-def]
-    """Look up each vertex's neighbour one step along an axis: its number plus base, or -1."""
+def merge(vertices, first):  # type: ignore[no-untyped-def]
+    """Give the vertices of all remainders common numbers, in the order of first appearance.
+
+    What a range of pixels touches then lies together, and threads seldom write to each other's.
+    ``first`` says where each remainder's part of the returned numbers begins.
+    """
+    merged = np.empty(first[-1], np.int32)
+    seen = np.zeros(vertices.shape[1], np.int32)
+    count = 0
+    for pixel in range(vertices.shape[0]):
+        for corner in range(vertices.shape[1]):
+            vertex = vertices[pixel, corner]
+            if vertex == seen[corner]:
+                seen[corner] += 1
+                merged[first[corner] + vertex] = count
+                count += 1
+            vertices[pixel, corner] = merged[first[corner] + vertex]
+    return merged
+
+
+@compiled()
+def follow(distinct, step, table, numbers, others, following):  # type: ignore[no-untyped-def]
+    """Look up each vertex's neighbour one step along an axis: its number among others, or -1."""
     for vertex in range(distinct.shape[0]):
         slot = _find(table, distinct[vertex] + step)
-        following[vertex] = base + table[slot, 1] if table[slot, 0] != _FREE else -1
+        found = table[slot, 0] != _FREE
+        following[numbers[vertex]] = others[table[slot, 1]] if found else -1
 
 
 @compiled()
@@ -146,7 +169,8 @@ def chain(following):  # type: ignore[no-untyped-def]
     """Line up the vertices that are neighbours along an axis.
 
     Returns the vertices chain after chain, and where each chain begins (and the last one ends).
-    A vertex without neighbours is in none: the blur leaves it as it is.
+    A vertex without neighbours is in none: the blur leaves it as it is. In each block of vertices
+    chains of two come first, then those of three, so that the blur's branches are foreseen.
     """
     count = following.shape[0]
     led = np.zeros(count, np.bool_)
@@ -155,16 +179,27 @@ def chain(following):  # type: ignore[no-untyped-def]
             led[following[vertex]] = True
     order = np.empty(count, np.int32)
     starts = np.empty(count // 2 + 1, np.int32)
+    leaders = np.empty(_BLOCK, np.int32)
+    lengths = np.empty(_BLOCK, np.int32)
     filled = chains = 0
-    for vertex in range(count):
-        if following[vertex] >= 0 and not led[vertex]:
-            starts[chains] = filled
-            chains += 1
-            link = vertex
-            while link >= 0:
-                order[filled] = link
-                filled += 1
-                link = following[link]
+    for block in range(0, count, _BLOCK):
+        found = 0
+        for vertex in range(block, min(block + _BLOCK, count)):
+            if following[vertex] >= 0 and not led[vertex]:
+                third = following[following[vertex]]
+                leaders[found] = vertex
+                lengths[found] = 2 if third < 0 else 3 if following[third] < 0 else 4
+                found += 1
+        for length in range(2, 5):
+            for leader in range(found):
+                if lengths[leader] == length:
+                    starts[chains] = filled
+                    chains += 1
+                    link = leaders[leader]
+                    while link >= 0:
+                        order[filled] = link
+                        filled += 1
+                        link = following[link]
     starts[chains] = filled
     return order[:filled].copy(), starts[: chains + 1].copy()
 
@@ -189,36 +224,6 @@ def transpose(vertices, weights, gain, count, pixels, shares):  # type: ignore[n
 
 
 @compiled(fastmath={"contract"})
-def splat(rows, starts, pixels, shares, values, first, last):  # type: ignore[no-untyped-def]
-    """Sum at every vertex the weighted values of its pixels, by twos to store them less often."""
-    for vertex in range(first, last):
-        row = rows[vertex]
-        row[:] = 0
-        end = starts[vertex + 1]
-        for entry in range(starts[vertex], end - 1, 2):
-            a, b = shares[entry], shares[entry + 1]
-            x, y = values[np.uint32(pixels[entry])], values[np.uint32(pixels[entry + 1])]
-            for channel in range(row.shape[0]):
-                row[channel] += a * x[channel] + b * y[channel]
-        if (end - starts[vertex]) % 2:
-            a, x = shares[end - 1], values[np.uint32(pixels[end - 1])]
-            for channel in range(row.shape[0]):
-                row[channel] += a * x[channel]
-
-
-@compiled(fastmath={"contract"})
-def gather(rows, vertices, weights, values, first, last):  # type: ignore[no-untyped-def]
-    """Interpolate at every pixel between the rows of its vertices."""
-    for pixel in range(first, last):
-        value = values[pixel]
-        value[:] = 0
-        for corner in range(vertices.shape[1]):
-            weight, row = weights[pixel, corner], rows[np.uint32(vertices[pixel, corner])]
-            for channel in range(value.shape[0]):
-                value[channel] += weight * row[channel]
-
-
-@compiled(fastmath={"contract"})
 def blur(rows, order, starts, first, last):  # type: ignore[no-untyped-def]
     """Add to each row half of its two neighbours' along the chains, in place."""
     before = np.empty(rows.shape[1], rows.dtype)
@@ -231,6 +236,14 @@ def blur(rows, order, starts, first, last):  # type: ignore[no-untyped-def]
                 x, y = row[channel], after[channel]
                 row[channel] = x + half * y
                 after[channel] = y + half * x
+            continue
+        if end - start == 3:
+            third = rows[np.uint32(order[start + 2])]
+            for channel in range(row.shape[0]):
+                x, y, z = row[channel], after[channel], third[channel]
+                row[channel] = x + half * y
+                after[channel] = y + half * (x + z)
+                third[channel] = z + half * y
             continue
         for channel in range(row.shape[0]):
             before[channel] = row[channel]

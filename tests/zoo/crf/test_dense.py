@@ -90,6 +90,9 @@ def test_the_fused_loop_is_the_steps_one_by_one(normalization: str, batch: int) 
     torch.testing.assert_close(model.inference(4), q, rtol=0, atol=1e-5)
     torch_ops = crf(unary, images, normalization=normalization, backend="torch").inference(4)
     torch.testing.assert_close(model.inference(4), torch_ops, rtol=0, atol=1e-5)
+    with torch.inference_mode():
+        again = crf(unary.clone(), images, normalization=normalization).inference(4)
+        assert torch.equal(again, model.inference(4))
 
 
 def test_no_iteration_and_no_kernel_give_the_unarys_softmax() -> None:

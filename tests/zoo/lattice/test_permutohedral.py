@@ -4,6 +4,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -211,7 +212,7 @@ def test_features_of_one_image_serve_a_batch(backend: str) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 8])
 def test_threads_change_no_bit(batch: int) -> None:
-    features, values = points(batch, 500, 5), signal(batch, 500, 4).float()
+    features, values = points(batch, 5000, 5), signal(batch, 5000, 4).float()
     threads = torch.get_num_threads()
     try:
         results = []
@@ -221,6 +222,27 @@ def test_threads_change_no_bit(batch: int) -> None:
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_torch_keeps_its_number_of_threads() -> None:
+    threads = torch.get_num_threads()
+    try:
+        for count in (2, 3):
+            torch.set_num_threads(count)
+            PermutohedralLattice(points(1, 5000, 3)).filter(signal(1, 5000, 2))
+            with ThreadPoolExecutor(1) as later:
+                assert torch.get_num_threads() == count
+                assert later.submit(torch.get_num_threads).result() == count
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_inference_mode_changes_nothing() -> None:
+    features, values = points(2, 5000, 5), signal(2, 5000, 4).float()
+    expected = PermutohedralLattice(features).filter(values)
+    with torch.inference_mode():
+        found = PermutohedralLattice(features.clone()).filter(values.clone())
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

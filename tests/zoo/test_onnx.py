@@ -101,7 +101,13 @@ def test_a_vgg_file_gives_the_models_scores(tmp_path: Path) -> None:
     assert metadata(out)["family"] == "largefov"
 
 
-@pytest.mark.parametrize(("profile", "scales"), [("caffe-v2", (1.0, 0.75)), ("tf-slim", (1.0,))])
+@pytest.mark.parametrize(
+    ("profile", "scales"),
+    [
+        ("tf-slim", (1.0,)),
+        pytest.param("caffe-v2", (1.0, 0.75), marks=pytest.mark.slow),
+    ],
+)
 def test_a_dynamic_file_gives_the_models_scores_at_any_size(
     tmp_path: Path, profile: str, scales: tuple[float, ...]
 ) -> None:

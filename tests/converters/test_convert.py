@@ -433,8 +433,9 @@ def test_ctrl_c_at_any_time_leaves_no_half_written_file(make_net: Make, tmp_path
         if process.returncode == 130:
             interrupted += 1
             assert b"interrupted; nothing half-written remains" in complaint
-        else:
-            assert process.returncode == 0, complaint
+        else:  # too late: the work is done, and the interpreter may be on its way out (-SIGINT)
+            assert process.returncode in (0, -signal.SIGINT) and not complaint.count(b"Traceback")
+            assert {left.name for left in folder.iterdir()} == {"x.safetensors", "x.h5"}, complaint
         for left in folder.iterdir():
             assert left.suffix in (".safetensors", ".h5"), f"{left} is left over"
             if left.suffix == ".h5":

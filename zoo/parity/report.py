@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...converters.compare import Difference
 from ...converters.files import write_text
-from ..strict_json import dumps, finite
+from ..strict_json import dumps
 from .comparison import Comparison, Tolerance
 from .diagnosis import Diagnosis
 
@@ -161,9 +161,9 @@ class ParityReport:
 
 
 def fields(report: ParityReport) -> dict[str, Any]:
-    """Return the report as JSON has it; NaN and infinity are null."""
+    """Return the report as JSON has it; `dumps` writes NaN and infinity as null."""
     first = report.first
-    found = {
+    return {
         "format": FORMAT,
         "version": VERSION,
         "passed": report.passed,
@@ -171,8 +171,6 @@ def fields(report: ParityReport) -> dict[str, Any]:
         "first_difference": {"input": first[0].name, "blob": first[1].blob} if first else None,
         **asdict(report, dict_factory=_without_pictures),
     }
-    strict: dict[str, Any] = finite(found)
-    return strict
 
 
 def _without_pictures(items: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Written as JSON (for programs; ``format`` and ``version`` at the top, described 
 ``docs/parity.md``), as Markdown (for a pull request), and as a page (`page`).
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,10 +68,7 @@ class Compared:
     @property
     def worst(self) -> Comparison:
         """The blob with the largest relative distance; one that is not a number is larger."""
-        return max(
-            self.comparisons,
-            key=lambda one: math.inf if math.isnan(one.relative_l2) else one.relative_l2,
-        )
+        return max(self.comparisons, key=lambda one: one.distance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +130,7 @@ class ParityReport:
     @property
     def worst(self) -> tuple[Compared, Comparison]:
         """The blob with the largest relative distance, and its input."""
-        case = max(
-            self.cases,
-            key=lambda one: math.inf if math.isnan(d := one.worst.relative_l2) else d,
-        )
+        case = max(self.cases, key=lambda one: one.worst.distance)
         return case, case.worst
 
     @property

@@ -24,8 +24,6 @@ from .engine import Arrays, Case, Engine
 from .original import Original
 from .report import Compared, ParityReport, Pictures, Weighed
 
-ENGINES = ("auto", "pycaffe", "opencv", "tensorflow", "float64")
-
 Progress = Callable[[str], None]
 
 
@@ -145,7 +143,8 @@ def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engi
     if name in makers:
         return makers[name](), []
     if name != "auto":
-        raise UsageError(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}.")
+        known = ", ".join(["auto", *makers])
+        raise UsageError(f"engine {name!r} is unknown, expected one of {known}.")
     order = ["tensorflow"] if original.kind is Kind.CHECKPOINT else ["pycaffe", "opencv"]
     problems: list[str] = []
     unfit: list[str] = []

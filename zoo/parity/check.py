@@ -87,15 +87,15 @@ def check(
     numerics = ours.numerics_of(model)
     found: list[Compared] = []
     seen: set[str] = set()
-    worst: Sides | None = None
+    first: tuple[Sides, str] | None = None  # Where the first blob differs, and which.
     for case in cases:
         sides = _run(case, original, engine, side, numerics, progress)
         seen |= set(sides.reference) - set(sides.ours)
         if exact:
             progress(f"{case.name}: float64")
         found.append(_compared(sides, original, engine, exact=exact))
-        if worst is None and found[-1].failures(limit):
-            worst = sides
+        if first is None and (failures := found[-1].failures(limit)):
+            first = sides, failures[0].blob
         del sides  # The next case needs the memory.
     report = ParityReport(
         _subject(model),
@@ -113,11 +113,11 @@ def check(
     if not diagnose or report.passed:
         return report
     progress("diagnosis")
-    if worst is None:
+    if first is None:
         weights = report.weights.differences if report.weights else ()
         return replace(report, diagnosis=diagnosis.of_weights([one.name for one in weights]))
-    blob = next(one for one in found if one.name == worst.case.name).failures(limit)[0].blob
-    cause = diagnosis.diagnose(original, worst.ours, worst.reference, blob, worst.case.picture)
+    sides, blob = first
+    cause = diagnosis.diagnose(original, sides.ours, sides.reference, blob, sides.case.picture)
     return replace(report, diagnosis=cause)
 
 

@@ -166,11 +166,9 @@ def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engi
 
 
 def _checkpoint(original: Original) -> Path:
-    if original.kind is not Kind.CHECKPOINT:
+    if original.checkpoint is None:
         raise MismatchError("TensorFlow is a reference for checkpoints only.")
-    index = original.files[0]
-    name = index.name.removesuffix(".index").partition(".data-")[0]
-    return index.with_name(name)
+    return original.checkpoint
 
 
 def float64(original: Original) -> Engine:

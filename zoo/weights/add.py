@@ -100,8 +100,8 @@ def add(registry: Path, fields: dict[str, Any]) -> Entry:
             f"{registry}: its entries are not the last thing in the file, as a block; add the "
             f"entry by hand:\n{added}"
         )
-    taken = {name for entry in load_registry().entries.values() for name in entry_names(entry)}
-    taken |= {name for entry in before for name in entry_names(entry)}
+    known = (*load_registry().entries.values(), *before)
+    taken = {name for entry in known for name in entry.names}
     wrong = [f"{after[-1].name}: the name is taken"] if after[-1].name in taken else []
     wrong += [line for line in problems(after) if line.startswith(f"{after[-1].name}:")]
     if wrong:
@@ -109,8 +109,3 @@ def add(registry: Path, fields: dict[str, Any]) -> Entry:
     with replacing(registry) as temporary:
         temporary.write_text(text, "utf-8")
     return read_entries(registry)[-1]
-
-
-def entry_names(entry: Entry) -> tuple[str, ...]:
-    """Return all names of an entry."""
-    return entry.name, *entry.aliases

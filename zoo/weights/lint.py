@@ -50,11 +50,10 @@ def _of_entry(entry: Entry, names: set[str]) -> Iterator[str]:
         if not 0 < metric.miou <= 100:
             yield f"miou {metric.miou}, expected percent"
     if entry.recipe is not None:
-        files = {name for one in entry.artifacts for name in one.stored}
         for name in filter(None, (entry.recipe.weights, entry.recipe.prototxt)):
-            if name not in files:
+            if name not in entry.filenames:
                 yield f"the recipe's {name!r} is none of its files"
-    lowered = [name.lower() for one in entry.artifacts for name in one.stored]
+    lowered = [name.lower() for name in entry.filenames]
     for name in sorted({name for name in lowered if lowered.count(name) > 1}):
         yield f"two files are called {name!r}, as some systems see it"
 

@@ -126,13 +126,12 @@ def lint(files: tuple[str, ...]) -> None:
 @click.option("-o", "--output", default="registry.html", show_default=True, metavar="OUT")
 def html(registry: tuple[str, ...], output: str) -> None:
     """Write all entries as one web page with a search, which needs nothing else."""
-    from ..converters.files import replacing
+    from ..converters.files import write_text
     from ..zoo.weights.page import render
     from ..zoo.weights.registry import load_registry
 
     page = render(load_registry(registry).entries.values())
-    with replacing(Path(output)) as temporary:
-        temporary.write_text(page, "utf-8")
+    write_text(Path(output), page)
     click.echo(f"wrote {output}")
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from ... import __version__
-from ...converters.files import replacing
+from ...converters.files import write_text
 from ...proto.errors import FormatError, UsageError, ZooError, listing
 from . import store
 from .download import Job, Received, download
@@ -106,6 +106,5 @@ def add(registry: Path, fields: dict[str, Any]) -> Entry:
     wrong += [line for line in problems(after) if line.startswith(f"{after[-1].name}:")]
     if wrong:
         raise UsageError(f"{registry}: the entry would not be sound:\n{listing(wrong)}")
-    with replacing(registry) as temporary:
-        temporary.write_text(text, "utf-8")
+    write_text(registry, text)
     return read_entries(registry)[-1]

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .registry import REGISTRY
 from .show import as_json, size
 
 if TYPE_CHECKING:
@@ -14,9 +15,7 @@ STATES = ("pinned", "weak", "prefix", "unverified", "locked")
 
 @click.command("list")
 @click.argument("words", nargs=-1, metavar="[WORD]...")
-@click.option(
-    "--registry", multiple=True, metavar="FILE", help="A registry beside the shipped one."
-)
+@REGISTRY
 @click.option("--state", type=click.Choice(STATES), help="Only entries in this state.")
 @click.option("--kind", type=click.Choice(("model", "init", "dataset")), help="Only this kind.")
 @click.option("--loadable", is_flag=True, help="Only what deeplab_zoo.load makes a model of.")

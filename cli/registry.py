@@ -130,8 +130,7 @@ def html(registry: tuple[str, ...], output: str) -> None:
     from ..zoo.weights.page import render
     from ..zoo.weights.registry import load_registry
 
-    page = render(load_registry(registry).entries.values())
-    write_text(Path(output), page)
+    write_text(Path(output), render(load_registry(registry).entries.values()))
     click.echo(f"wrote {output}")
 
 

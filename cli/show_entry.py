@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .registry import REGISTRY
 from .show import as_json, size
 
 if TYPE_CHECKING:
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("show")
 @click.argument("name")
-@click.option(
-    "--registry", multiple=True, metavar="FILE", help="A registry beside the shipped one."
-)
+@REGISTRY
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def show_entry(name: str, registry: tuple[str, ...], json_: bool) -> None:
     """Say everything about NAME: its files, their digests and who says so, metrics, licence."""

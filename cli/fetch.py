@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from pathlib import Path
 
 import click
 
@@ -74,7 +73,7 @@ def fetch(
                 name,
                 registry=registry,
                 dest=dest,
-                from_file=Path(from_file) if from_file else None,
+                from_file=from_file,
                 offline=offline,
                 mirrors=mirror,
                 trust_on_first_use=trust_on_first_use,

@@ -1,5 +1,6 @@
 """``deeplab-zoo list``: what is in the registry?"""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -70,11 +71,14 @@ def list_entries(
     click.echo(f"{len(rows)} entries", err=True)
 
 
+@dataclass(frozen=True, slots=True)
 class _Row:
     """An entry, and what is true of it here and now."""
 
-    def __init__(self, entry: "Entry", state: str, cached: bool, loadable: bool) -> None:
-        self.entry, self.state, self.cached, self.loadable = entry, state, cached, loadable
+    entry: "Entry"
+    state: str
+    cached: bool
+    loadable: bool
 
     def as_dict(self) -> dict[str, object]:
         """Return it for JSON."""

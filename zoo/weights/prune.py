@@ -31,10 +31,9 @@ def entry_files(entry: Entry) -> Iterator[Path]:
             blob = store.blob_of(root, stamp.digests["sha256"])
             if blob.exists() and blob.stat().st_nlink <= 2:
                 yield blob
-    for folder in ("stamps", "converted"):
-        name = entry.name if folder == "converted" else owner
-        if (root / folder / name).exists():
-            yield root / folder / name
+    for folder in (root / "stamps" / owner, root / "converted" / entry.name):
+        if folder.exists():
+            yield folder
 
 
 def remove(path: Path, *, dry_run: bool = False) -> int:

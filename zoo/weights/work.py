@@ -169,20 +169,21 @@ class Work:
                 f"{self.entry.name}: its licence ({licence.spdx} {licence.url}) must be "
                 "accepted first: read it, then --accept-license."
             )
-        if options.offline and not (local := tuple(one for one in urls if "file:" in one[:5])):
-            raise OfflineError(
-                f"{self.entry.name}: not here (expected at "
-                f"{self.folder / next(iter(artifact.stored))}), and this is offline mode. "
-                f"{self._by_hand(urls)}"
-            )
-        urls = local if options.offline else urls
+        if options.offline:
+            known, urls = urls, tuple(one for one in urls if one.startswith("file:"))
+            if not urls:
+                raise OfflineError(
+                    f"{self.entry.name}: not here (expected at "
+                    f"{self.folder / next(iter(artifact.stored))}), and this is offline mode. "
+                    f"{self._by_hand(known)}"
+                )
         if not urls:
             raise NetworkError(f"{self.entry.name}: no address to fetch it from. {self._by_hand()}")
         claim = artifact.claim
         if recorded and artifact.archive is None and claim.state != "pinned":
-            known = records[artifact.filename]
+            locked = records[artifact.filename]
             claim = replace(
-                claim, size=known.size, digests={**claim.digests, "sha256": known.sha256}
+                claim, size=locked.size, digests={**claim.digests, "sha256": locked.sha256}
             )
         with store.disk(self.root):
             self.root.mkdir(parents=True, exist_ok=True)

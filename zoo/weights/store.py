@@ -5,6 +5,7 @@
     stamps/<entry>/<file>.json digests, origin, and the file's size, time and inode
     staging/                   downloads under way, on the same file system
     quarantine/                bytes that were not the promised ones
+    guards/                    locks of processes that fetch the same
     converted/<entry>/         models made of the files
 
 A stamp whose size, time and inode are still the file's saves hashing it again.

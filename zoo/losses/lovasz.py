@@ -53,7 +53,7 @@ def lovasz_hinge(
 
     """
     losses = _hinge_losses(logits, labels, per_image, ignore, validate)
-    return losses.sum() / max(1, len(losses))
+    return reduced(losses, "mean")
 
 
 def lovasz_softmax(
@@ -97,8 +97,7 @@ def lovasz_softmax(
     if wanted(validate, probas):
         check_probabilities(probas)
     losses, active = _softmax_losses(probas, labels, classes, per_image, ignore, validate)
-    means = _over_classes(losses, active, None)
-    return means.sum() / max(1, len(means))
+    return reduced(_over_classes(losses, active, None), "mean")
 
 
 def _hinge_losses(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...proto.errors import MismatchError, UsageError
+from .binary import one_channel
 from .checks import check_labels, check_numbers, check_probabilities, wanted
 from .classes import Classes, channels_of
 from .extension import lovasz_extension
@@ -104,8 +105,7 @@ def _hinge_losses(
     logits: Tensor, labels: Tensor, per_image: bool, ignore: int | None, validate: bool | None
 ) -> Tensor:
     """Return the loss of each group of images."""
-    if logits.dim() == labels.dim() + 1 and logits.shape[1] == 1:
-        logits = logits.squeeze(1)
+    logits = one_channel(logits, labels)
     _match(logits.shape, labels)
     if wanted(validate, logits):
         check_labels(labels, 2, ignore)

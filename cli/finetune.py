@@ -96,6 +96,7 @@ def finetune(
     """
     config = from_mapping(_merged(ctx, recipes, {**values, "data": data}))
     click.echo("loading PyTorch", err=True)
+    from ..zoo.evaluation.evaluate import place
     from ..zoo.training.job import finetune as run
 
     result = run(
@@ -107,9 +108,13 @@ def finetune(
         show=lambda text: click.echo(text, err=True),
         bar=sys.stderr.isatty(),
     )
+    first = place()[0] == 0
     if result.path is None:
-        click.echo(f"Continue: the same command with --resume auto (at {result.step}).", err=True)
+        text = f"Continue: the same command with --resume auto (at {result.step})."
+        click.echo(text, err=True) if first else None
         ctx.exit(STOPPED)
+    if not first:
+        return
     scored = "" if result.miou != result.miou else f", mIoU {result.miou:.4f}"
     click.echo(f"{result.path}: after {result.step} updates{scored}")
 

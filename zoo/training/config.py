@@ -101,6 +101,10 @@ class TrainConfig:
     device: str = _key("auto", "Engine", "auto, cpu, cuda.", free=True)
     devices: int = _key(1, "Engine", "On each node.")
     nodes: int = _key(1, "Engine", "Machines; each runs the same command, see docs/training.md.")
+    strategy: str = _key(
+        "ddp", "Engine", "Of several devices: each holds all weights, or a part (fsdp).",
+        "ddp", "fsdp", free=True,
+    )  # fmt: skip
     precision: str = _key("32", "Engine", "Of the computation.", "32", "bf16", "fp16")
     activation_checkpointing: bool = _key(False, "Engine", "Compute twice to keep less memory.")
     compile: bool = _key(False, "Engine", "torch.compile.")

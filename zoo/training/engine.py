@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from ...proto.errors import MissingDependencyError, UsageError
 from .config import TrainConfig
+from .sharding import shard
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -27,8 +28,11 @@ class Engine(Protocol):
     global_rank: int
     world_size: int
 
-    def setup(self, module: nn.Module, *optimizers: Optimizer) -> Any:
+    def setup_module(self, module: nn.Module) -> Any:
         """Move a module to the device, wrapped for several processes."""
+
+    def setup_optimizers(self, optimizer: Optimizer) -> Any:
+        """Return an optimizer of such a module's parameters, wrapped too."""
 
     def backward(self, tensor: Tensor) -> None:
         """Add the gradients of a loss."""
@@ -62,9 +66,13 @@ class Solo:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def setup(self, module: nn.Module, *optimizers: Optimizer) -> Any:
+    def setup_module(self, module: nn.Module) -> nn.Module:
         """Move a module to the device."""
-        return (module.to(self.device), *optimizers) if optimizers else module.to(self.device)
+        return module.to(self.device)
+
+    def setup_optimizers(self, optimizer: Optimizer) -> Optimizer:
+        """Return the optimizer."""
+        return optimizer
 
     def backward(self, tensor: Tensor) -> None:
         """Add the gradients of a loss."""
@@ -122,25 +130,46 @@ def make_engine(config: TrainConfig) -> Engine:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-    several = config.devices * config.nodes > 1
+    count = config.devices * config.nodes
+    several = count > 1
+    started = int(os.environ.get("WORLD_SIZE", "1"))  # By torchrun, or by Fabric before.
+    if started not in (1, count):
+        raise UsageError(
+            f"devices x nodes: {config.devices} x {config.nodes}, but torchrun started {started} "
+            "processes. Say --devices (on each machine) and --nodes as torchrun was told."
+        )
     if several and config.batch_norm == "sync" and kind == "cpu":
         raise UsageError("batch_norm sync: torch has it on GPUs only. Say --batch-norm trained.")
     if config.precision == "fp16" and kind == "cpu":
         raise UsageError("precision fp16: on the CPU expected 32 or bf16.")
+    spread = several and config.strategy == "fsdp"
+    if config.precision == "fp16" and spread:
+        raise UsageError("precision fp16: with strategy fsdp expected 32 or bf16.")
+    if config.compile and spread:
+        raise UsageError("compile: with strategy fsdp is not supported. Say --strategy ddp.")
     if not several and config.precision == "32":
         return Solo(torch.device(kind))
     try:
         from lightning.fabric import Fabric
+        from lightning.fabric.strategies import ModelParallelStrategy
     except ImportError:
         raise MissingDependencyError(
             "several devices, nodes and half precision need Lightning: "
             "pip install 'deeplab-zoo[train]'."
         ) from None
+    # Not Fabric's "fsdp", which is the older FSDP of torch and refuses the CPU.
+    strategy = (
+        ModelParallelStrategy(shard, data_parallel_size=count, tensor_parallel_size=1)
+        if spread
+        else "ddp"
+        if several
+        else "auto"
+    )
     fabric = Fabric(
         accelerator=kind,
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy="ddp" if several else "auto",
+        strategy=cast(Any, strategy),
         precision=cast(Any, PRECISIONS[config.precision]),
     )
     fabric.launch()

@@ -13,7 +13,7 @@ from ...converters.archive import Origin, tool
 from ...converters.export import open_weights
 from ...converters.files import folder_for, sha256, write_text
 from ...converters.weights import Weights
-from ...proto.errors import UsageError, listing
+from ...proto.errors import UsageError, ZooError, listing
 from ..data.loader import loader
 from ..models.load import file_of
 from . import checkpoints
@@ -229,6 +229,8 @@ def _trained(
         step, last = update.step, update.step == config.steps
         if first and (last or step % config.log_every == 0):
             log.update(step, update.terms, update.rate, update.images_per_second)
+        if first and update.skipped:
+            log.say(f"step {step}: skipped, its gradients overflow in half precision")
         if last or (config.val_every and step % config.val_every == 0):
             miou = _judge(run, data, start, folder, log)
         if last or step % config.save_every == 0:
@@ -256,14 +258,24 @@ def _save(run: Run, start: Weights, folder: Path) -> None:
         run.best,
         precision_state(run.engine),
     )
-    if run.engine.global_rank == 0:
-        checkpoints.save(folder, saved, start, run.config.keep)
+    _written(run.engine, lambda: checkpoints.save(folder, saved, start, run.config.keep))
 
 
 def _write_kept(run: Run, start: Weights, path: Path) -> None:
     state = kept(run)
-    if run.engine.global_rank == 0:
-        checkpoints.write_weights(start, state, path)
+    _written(run.engine, lambda: checkpoints.write_weights(start, state, path))
+
+
+def _written(engine: Engine, write: Callable[[], object]) -> None:
+    """Have the first process write; what stops it stops them all, which else would wait for it."""
+    problem = None
+    if engine.global_rank == 0:
+        try:
+            write()
+        except ZooError as error:
+            problem = error
+    if (problem := engine.broadcast(problem)) is not None:
+        raise problem
 
 
 def _judge(run: Run, data: Data, start: Weights, folder: Path, log: Log) -> float:

@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import deeplab_zoo
 from deeplab_zoo.converters import weights as weights_file
 from deeplab_zoo.proto.errors import MismatchError, StorageError, UsageError, ZooError
-from deeplab_zoo.zoo.training import checkpoints
+from deeplab_zoo.zoo.training import checkpoints, engine, job
 from deeplab_zoo.zoo.training.config import TrainConfig, from_mapping, read_yaml
 from deeplab_zoo.zoo.training.job import finetune
 
@@ -298,8 +300,6 @@ def test_accumulated_batches_are_one_update_of_their_mean(
 def test_bad_samples_are_named_or_left_out_and_counted(
     weights: Path, config: Make, tmp_path: Path, shapes: Path
 ) -> None:
-    import shutil
-
     folder = tmp_path / "data"
     shutil.copytree(shapes, folder)
     (folder / "images" / "shape002.png").write_bytes(b"not a picture")
@@ -375,3 +375,48 @@ def test_dropout_is_a_function_of_the_step_so_a_vgg_goes_on_to_the_same_bits(
     assert same(tmp_path / "whole" / "model.safetensors", tmp_path / "cut" / "model.safetensors")
     with pytest.raises(MismatchError, match="msc: DeepLab v2 has several scales"):
         finetune(make_vgg(), config(msc=True), tmp_path / "msc")
+
+
+def test_a_deterministic_run_asks_torch_for_it_and_changes_no_value_on_the_cpu(
+    weights: Path, config: Make, tmp_path: Path
+) -> None:
+    way = {"steps": 2, "loss": "ce+lovasz", "val_split": ""}
+    finetune(weights, config(**way), tmp_path / "free")
+    try:
+        finetune(weights, config(**way, deterministic=True), tmp_path / "bound")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert same(tmp_path / "free" / "model.safetensors", tmp_path / "bound" / "model.safetensors")
+
+
+def test_half_precision_skips_updates_that_overflow_and_goes_on_with_its_scale(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU but for the device: a scale this large overflows in the first updates.
+    fabric = pytest.importorskip("lightning.fabric")
+    plugins = pytest.importorskip("lightning.fabric.plugins")
+
+    def halves(_: TrainConfig) -> engine.Engine:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18)
+        halved = plugins.MixedPrecision("16-mixed", "cpu", scaler)
+        made = fabric.Fabric(accelerator="cpu", plugins=halved)
+        made.launch()
+        return made
+
+    monkeypatch.setattr(job, "make_engine", halves)
+    way = config(precision="fp16", clip=1.0, keep=0, val_split="", save_every=1, steps=10)
+    said: list[str] = []
+    finetune(weights, way, tmp_path / "whole", show=said.append)
+    assert "step 1: skipped, its gradients overflow in half precision" in said
+    saved = {step: checkpoints.read(tmp_path / "whole" / f"step-{step:08d}.pt") for step in (1, 10)}
+    assert saved[1].precision["scale"] == 2.0**17
+    assert same(weights, tmp_path / "whole" / "step-00000001.safetensors")
+    assert saved[10].precision["scale"] < 2.0**17
+    assert not same(weights, tmp_path / "whole" / "model.safetensors")
+    (tmp_path / "cut").mkdir()
+    for suffix in ("pt", "safetensors"):
+        shutil.copy(tmp_path / "whole" / f"step-00000008.{suffix}", tmp_path / "cut")
+    finetune(weights, way, tmp_path / "cut", resume="auto")
+    assert same(tmp_path / "whole" / "model.safetensors", tmp_path / "cut" / "model.safetensors")

@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from ..zoo.training.config import KEYS, TYPES, from_mapping, recipe, recipe_names
+from .show import counter
 
 STOPPED = 130  # As after Ctrl-C elsewhere, but with a checkpoint to go on from.
 
@@ -106,6 +107,7 @@ def finetune(
         resume=resume,
         numerics=numerics,
         show=lambda text: click.echo(text, err=True),
+        progress=counter("scanned"),
         bar=sys.stderr.isatty(),
     )
     first = place()[0] == 0

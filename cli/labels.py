@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from .dataset import Given, dataset_options, open_given
-from .show import as_json
+from .show import as_json, counter
 
 if TYPE_CHECKING:
     from ..zoo.data.scan import Report
@@ -34,7 +34,7 @@ def check(path: str, split: str, threads: int, json_: bool, **given: Unpack[Give
     from ..zoo.data.scan import check as scan
     from ..zoo.data.scan import demand_sound
 
-    report = scan(open_given(path, split, given), threads)
+    report = scan(open_given(path, split, given), threads, counter("checked"))
     if json_:
         click.echo(as_json(_fields(report)))
     else:

@@ -63,6 +63,7 @@ def finetune(
     resume: str = "",
     numerics: str | None = None,
     show: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int], None] | None = None,
     bar: bool = False,
 ) -> Result:
     """Train, and write ``model.safetensors``, ``best.safetensors``, ``config.yaml``, ``log.csv``.
@@ -79,8 +80,9 @@ def finetune(
         ``auto``: the newest checkpoint in ``output``, or none yet; or a checkpoint's ``.pt``.
     numerics
         The profile of a file that does not record one.
-    show, bar
-        Prints a line; whether a bar is drawn on the terminal below the lines.
+    show, progress, bar
+        Prints a line; is told how many samples of how many were scanned; whether a bar is
+        drawn on the terminal below the lines.
 
     Raises
     ------
@@ -99,7 +101,8 @@ def finetune(
     given = open_weights(path, numerics=numerics)
     train, val = opened(config)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
-    data = prepared(config, engine.broadcast(scanned(config, train, val) if first else None))
+    reports = scanned(config, train, val, progress) if first else None
+    data = prepared(config, engine.broadcast(reports))
     start, told = fitted(given, config, data.names)
     start = replace(start, origin=_origin(path))
     for note in (*data.notes, told):

@@ -40,9 +40,8 @@ def validate(run: Run, start: Weights, dataset: Dataset, log: Log) -> Scores:
             predicted[name] = ids
 
     judge = Judge(wanted, by_sign=wanted is not None, trimap=0, boundary=False, keep=keep)
-    counts = count_dataset(
-        _copied(run, start), dataset, judge=judge, work=Work(workers=run.config.workers)
-    )
+    work = Work(workers=run.config.workers, progress=log.judging)
+    counts = count_dataset(_copied(run, start), dataset, judge=judge, work=work)
     if log.board is not None:
         colours = palette(dataset.legend.colours)
         for name, ids in predicted.items():

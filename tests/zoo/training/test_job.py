@@ -331,7 +331,17 @@ def test_one_list_for_both_is_refused(weights: Path, config: Make, tmp_path: Pat
         ({"precision": "fp16", "device": "cpu"}, "on the CPU expected 32 or bf16"),
         ({"data": ""}, "no folder or list to train on"),
         ({"binary": "disk"}, "Did you mean 'disc'"),
-        ({"batch_norm": "sync", "devices": 2, "device": "cpu"}, "GPUs only"),
+        (
+            {
+                "batch_norm": "sync",
+                "devices": 2,
+                "device": "cpu",
+                "strategy": "fsdp",
+                "compile": True,
+                "precision": "fp16",
+            },
+            r"(?s)GPUs only.*on the CPU expected.*with strategy fsdp.*does not go with strategy fsdp",
+        ),
     ],
     ids=lambda way: str(way),
 )
@@ -341,6 +351,33 @@ def test_what_cannot_be_is_refused_before_training(
     with pytest.raises(ZooError, match=complaint):
         finetune(weights, config(**way), tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []  # So that the next try is not refused.
+
+
+def test_processes_that_torchrun_started_for_nothing_are_refused(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="2 x 1, but torchrun started 4 processes"):
+        finetune(weights, config(devices=2, device="cpu"), tmp_path / "run")
+
+
+def test_more_devices_than_there_are_are_refused(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    with pytest.raises(UsageError, match="devices: 4, this machine has 3"):
+        finetune(weights, config(devices=4), tmp_path / "run")
+
+
+def test_machines_that_see_other_checkpoints_do_not_go_on(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune(weights, config(steps=3, val_split=""), tmp_path / "run")
+    monkeypatch.setattr(engine.Solo, "broadcast", lambda _, obj: 1 if obj == 2 else obj)
+    (tmp_path / "run" / "step-00000003.pt").unlink()
+    with pytest.raises(UsageError, match="the checkpoint of update 2, the first one that of 1"):
+        finetune(weights, config(steps=3, val_split=""), tmp_path / "run", resume="auto")
 
 
 def test_one_logit_is_enough_for_one_class(weights: Path, config: Make, tmp_path: Path) -> None:

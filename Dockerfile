@@ -25,7 +25,7 @@ FROM base AS cpu
 ARG TORCH_INDEX=""
 RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    pip install -c constraints.txt "$(ls /dist/*.whl)[parity,sbd,train]"
+    pip install -c constraints.txt "$(ls /dist/*.whl)[coco,parity,sbd,train]"
 WORKDIR /data
 ENTRYPOINT ["deeplab-zoo"]
 CMD ["--help"]
@@ -35,7 +35,7 @@ FROM base AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN pip install -c constraints.txt torch
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    pip install -c constraints.txt "$(ls /dist/*.whl)[parity,sbd,train]"
+    pip install -c constraints.txt "$(ls /dist/*.whl)[coco,parity,sbd,train]"
 WORKDIR /data
 ENTRYPOINT ["deeplab-zoo"]
 CMD ["--help"]

@@ -106,7 +106,8 @@ def coco(source: str, target: str, classes: str) -> None:
 
     \b
     deeplab-zoo labels coco annotations/instances_train2017.json masks --classes voc
-    deeplab-zoo finetune x.safetensors coco --images train2017 --labels masks --classes voc --val-split ''
+    deeplab-zoo finetune x.safetensors coco --images train2017 --labels masks \\
+        --classes voc --val-split ''
     """
     from ..zoo.data.coco import convert_instances
 

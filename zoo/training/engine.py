@@ -166,7 +166,7 @@ def _fabric(config: TrainConfig, kind: str) -> Engine:
     """Return Lightning Fabric, once all its processes are there."""
     try:
         from lightning.fabric import Fabric
-        from lightning.fabric.strategies import ModelParallelStrategy
+        from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
     except ImportError:
         raise MissingDependencyError(
             "several devices, nodes and half precision need Lightning: "
@@ -176,7 +176,7 @@ def _fabric(config: TrainConfig, kind: str) -> Engine:
     strategy: Any = "ddp" if count > 1 else "auto"
     if count > 1 and config.strategy == "fsdp":
         # Fabric's own "fsdp" is torch's older one, which refuses the CPU.
-        strategy = ModelParallelStrategy(shard, data_parallel_size=count, tensor_parallel_size=1)
+        strategy = ModelParallelStrategy(cast(Any, shard), count, tensor_parallel_size=1)
     fabric = Fabric(
         accelerator=kind,
         devices=config.devices,

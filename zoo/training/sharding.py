@@ -5,7 +5,7 @@ together while it computes. What is saved is whole, as of a run on one device.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -74,7 +74,7 @@ def part(one: Any, like: Any) -> Any:
 
 def local(state: Mapping[str, Tensor]) -> list[Tensor]:
     """Return what this process holds of a state, sharing its memory."""
-    return [one.to_local() if _spread(one) else one for one in state.values()]
+    return [cast(Any, one).to_local() if _spread(one) else one for one in state.values()]
 
 
 def _spread(one: object) -> bool:

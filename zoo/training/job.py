@@ -99,6 +99,7 @@ def finetune(
     show = show if first else lambda _: None
     path = file_of(weights)
     given = open_weights(path, numerics=numerics)
+    _demand_known(config, given)
     train, val = opened(config)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
     reports = scanned(config, train, val, progress) if first else None
@@ -117,6 +118,12 @@ def finetune(
         ) as log,
     ):  # fmt: skip
         return _trained(run, data, start, folder, log, first=first)
+
+
+def _demand_known(config: TrainConfig, given: Weights) -> None:
+    """Raise what a name that does not exist raises, before minutes of scanning."""
+    way(config)
+    make_objective(config, given.numerics, 2, channel=0 if config.binary else None)
 
 
 def _demand_shared(engine: Engine, folder: Path, saved: Saved | None) -> None:

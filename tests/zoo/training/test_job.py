@@ -330,6 +330,9 @@ def test_one_list_for_both_is_refused(weights: Path, config: Make, tmp_path: Pat
         ({"device": "tpu"}, "expected auto, cpu or cuda"),
         ({"precision": "fp16", "device": "cpu"}, "on the CPU expected 32 or bf16"),
         ({"data": ""}, "no folder or list to train on"),
+        ({"loss": "lovas", "data": "none"}, "loss: 'lovas', expected one of ce"),
+        ({"loss": "hinge", "data": "none"}, "go with --binary CLASS"),
+        ({"augmentation": "cafe", "data": "none"}, "augmentation 'cafe' is unknown"),
         ({"binary": "disk"}, "Did you mean 'disc'"),
         (
             {

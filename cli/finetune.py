@@ -110,13 +110,11 @@ def finetune(
         progress=counter("scanned"),
         bar=sys.stderr.isatty(),
     )
-    first = place()[0] == 0
+    if place()[0] != 0:
+        return  # One process speaks; Lightning kills all if another one ends with a code.
     if result.path is None:
-        text = f"Continue: the same command with --resume auto (at {result.step})."
-        click.echo(text, err=True) if first else None
+        click.echo(f"Continue: the same command with --resume auto (at {result.step}).", err=True)
         ctx.exit(STOPPED)
-    if not first:
-        return
     scored = "" if result.miou != result.miou else f", mIoU {result.miou:.4f}"
     click.echo(f"{result.path}: after {result.step} updates{scored}")
 

@@ -54,6 +54,19 @@ def test_a_run_leaves_weights_that_load_its_config_and_its_log(
     assert not same(weights, tmp_path / "run" / "model.safetensors")
 
 
+def test_a_person_sees_the_scan_and_the_bar(
+    weights: Path, config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[tuple[int, int]] = []
+    way = config(steps=2, val_samples=2)
+    finetune(weights, way, tmp_path / "run", progress=lambda *now: told.append(now), bar=True)
+    assert told == [(one, 6) for one in range(1, 7)] + [(1, 2), (2, 2)]
+    shown = capsys.readouterr().err
+    assert "step 2: mIoU" in shown
+    assert "2/2" in shown
+    assert "validated 2 of 2" in shown
+
+
 def test_training_lowers_the_loss_and_raises_the_miou(
     weights: Path, config: Make, tmp_path: Path
 ) -> None:

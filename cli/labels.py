@@ -111,5 +111,6 @@ def coco(source: str, target: str, classes: str) -> None:
     """
     from ..zoo.data.coco import convert_instances
 
+    click.echo(f"reading {source}", err=True)
     count = convert_instances(Path(source), Path(target), classes, counter("drew"))
     click.echo(f"wrote {count} masks to {target}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...converters.files import folder_for, write_text
 from ...proto.errors import FormatError, MissingDependencyError, UsageError, listing
@@ -160,7 +161,7 @@ def draw(picture: Picture, values: Mapping[int, int]) -> Bytes:
     return ids
 
 
-def _rasteriser() -> Any:
+def _rasteriser() -> Callable[[Shape, int, int], NDArray[np.bool_]]:
     try:
         from pycocotools import mask
     except ImportError:
@@ -168,7 +169,7 @@ def _rasteriser() -> Any:
             "drawing COCO's annotations needs pycocotools: pip install 'deeplab-zoo[coco]'."
         ) from None
 
-    def rasterise(shape: Shape, height: int, width: int) -> Bytes:
+    def rasterise(shape: Shape, height: int, width: int) -> NDArray[np.bool_]:
         packed = mask.frPyObjects(shape, height, width) if _unpacked(shape) else shape
         whole = mask.merge(packed) if isinstance(packed, list) else packed
         return np.asarray(mask.decode(whole), bool)

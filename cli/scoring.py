@@ -66,7 +66,7 @@ OPTIONS = (
     click.option("--numerics", metavar="PROFILE", help="Of a file that does not record its own."),
     click.option("--evaluate-as", metavar="PROFILE",
                  help="Run the weights under another profile than their own."),
-    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
     click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32",
                  show_default=True, help="Of the network's arithmetic."),
     click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True,

@@ -216,7 +216,9 @@ def _with_blobs(layer: Layer, blobs: dict[str, dict[int, Blob]]) -> Layer:
 def of_state(found: Weights) -> Net:
     """State the network of native weights in Caffe's terms; statistics have the factor 1."""
     family = families.of_config(found.config)
-    net = family.deploy(found.config, SIZE, SIZE, bn_eps=found.numerics.bn_eps)
+    if family.caffe is None:
+        raise MismatchError(f"{family.title}: Caffe never had it, so there is no net to write.")
+    net = family.caffe.deploy(found.config, SIZE, SIZE, bn_eps=found.numerics.bn_eps)
     context = family.context(found.config)
     blobs: dict[str, tuple[Blob, ...]] = {}
     one = np.ones(1, np.float32)

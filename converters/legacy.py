@@ -18,7 +18,16 @@ from .archive import Archive, Origin, Role, Tensor, tool
 from .files import sha256
 from .kinds import Kind, kind_of
 from .naming.scheme import DROPPED
-from .numerics import CAFFE_V2, JACCARD_SEGMENT, TF_SLIM, TORCH_HALFPIXEL, Numerics, profile
+from .numerics import (
+    CAFFE_V2,
+    JACCARD_SEGMENT,
+    JFZHANG95,
+    TF_SLIM,
+    TORCH_HALFPIXEL,
+    TORCHVISION,
+    Numerics,
+    profile,
+)
 
 Scales = tuple[float, ...]
 
@@ -46,6 +55,8 @@ HABITS = {
     "kazuto1011": Habit(TORCH_HALFPIXEL, (1.0, 0.75, 0.5)),
     "advsemiseg": Habit(None, (1.0,)),
     "canonical": Habit(None, (1.0,)),
+    "jfzhang95": Habit(JFZHANG95, (1.0,)),
+    "torchvision": Habit(TORCHVISION, (1.0,)),
 }
 
 

@@ -51,9 +51,9 @@ def write(weights: Weights, path: Path, *, layout: str = "canonical") -> None:
 
     """
     family = families.of_config(weights.config)
-    if layout not in family.naming.layouts:
-        known = ", ".join(family.naming.layouts)
-        raise UsageError(f"layout {layout!r}: {family.title} has {known}.")
+    layouts = family.layouts(weights.config)
+    if layout not in layouts:
+        raise UsageError(f"layout {layout!r}: {family.title} has {', '.join(layouts)}.")
     if path.suffix not in (".safetensors", ".pth"):
         raise UsageError(f"{path}: suffix {path.suffix!r}, expected .safetensors or .pth.")
     context = family.context(weights.config)
@@ -136,7 +136,7 @@ def read(path: Path, *, numerics: str | None = None) -> Weights:
             "compared, and exported --to onnx."
         )
     found = _described(fields, numerics, path) if fields else None
-    family, state = _canonical(named, str(path))
+    family, layout, state = _canonical(named, str(path))
     if found is None and numerics is None:
         raise MismatchError(
             f"{path}: was not written by deeplab-zoo and records no numerics profile, so the "
@@ -144,7 +144,8 @@ def read(path: Path, *, numerics: str | None = None) -> Weights:
         )
     if found is None:
         shapes = {name: data.shape for name, data in state.items()}
-        found = family.infer(shapes), profile(str(numerics)), Origin("unknown", {}, "unknown")
+        sizes = family.infer(shapes, **family.told_by_layout(layout))
+        found = sizes, profile(str(numerics)), Origin("unknown", {}, "unknown")
     config, rules, origin = found
     rename.check(state, families.of_config(config).parameters(config))
     return Weights(state, config, rules, origin)
@@ -252,7 +253,7 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
     return named, str(metadata.get(KEY, ""))
 
 
-def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, dict[str, Float32]]:
+def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, str, dict[str, Float32]]:
     """Bring a state dict of any layout to canonical names, and tell whose they are."""
     found = families.of_state(named)
     if found is None:
@@ -276,4 +277,4 @@ def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, dict[s
             state[f"{known[0]}.{parameter}"] = data
     if problems:
         raise MismatchError(f"{place}: {len(problems)} tensors do not fit:\n{listing(problems)}")
-    return family, state
+    return family, layout, state

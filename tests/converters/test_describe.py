@@ -100,7 +100,7 @@ def test_a_network_that_shares_names_with_ours_is_not_taken_for_it(tmp_path: Pat
         "decoder.last_conv.0.weight",
     )
     torch.save({name: torch.ones(2) for name in names}, tmp_path / "x.pth")
-    assert describe(tmp_path / "x.pth").content == "DeepLab v3+ in jfzhang95's (rloss's) names"
+    assert describe(tmp_path / "x.pth").content == "DeepLab v3 or v3+, without a classifier"
     torch.save({name: torch.ones(2) for name in names[:2]}, tmp_path / "x.pth")
     assert describe(tmp_path / "x.pth").content == "DeepLab v2 ResNet, without a classifier"
 

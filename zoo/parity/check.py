@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...converters import families
 from ...converters.archive import tool
 from ...converters.compare import Difference, difference
+from ...converters.deeplab_v2 import DeepLabV2Config
 from ...converters.graph.engine import Graph
 from ...converters.kinds import Kind
-from ...converters.largefov import LargeFOVConfig, summary
 from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError, listing
 from ..models.load import Native
@@ -273,8 +274,8 @@ def _subject(model: Native | Graph) -> str:
     if isinstance(model, Graph):
         return f"a Caffe net of {len(model.steps)} layers"
     config = model.config
-    if isinstance(config, LargeFOVConfig):
-        return summary(config)
+    if not isinstance(config, DeepLabV2Config):
+        return families.of_config(config).summary(config)
     form = "multi-scale" if len(config.scales) > 1 else "single-scale"
     name = {(3, 4, 23, 3): "ResNet-101", (3, 4, 6, 3): "ResNet-50"}.get(config.blocks, "ResNet")
     return f"DeepLab v2 {name}, {config.classes} classes, {form}"

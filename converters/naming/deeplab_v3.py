@@ -1,0 +1,29 @@
+"""The names of DeepLab v3's and v3+'s modules: canonical ones, and where each program's are.
+
+A module here is one of a unit's two: its convolution or its batch norm, which a row spells side
+by side, ``{conv|norm}`` in one scheme and ``{0|1}`` in another.
+"""
+
+from . import jfzhang95, torchvision
+from .scheme import Naming
+
+HEAD = "classifier."
+AUXILIARY = "auxiliary."
+
+# Layouts of a state dict that a program wrote, and their tables: canonical name, its own name.
+PROGRAMS = {
+    "jfzhang95": jfzhang95.TABLE,
+    "torchvision": torchvision.TABLE,
+}
+LAYOUTS = ("canonical", *PROGRAMS)
+
+NAMING = Naming(
+    table=tuple((name,) for name in dict.fromkeys(row[0] for t in PROGRAMS.values() for row in t)),
+    columns={"canonical": 0},
+    blobs=(),
+    marks=(HEAD, AUXILIARY),
+    start_marks=(),
+    head=("classifier.score.", AUXILIARY),
+    layouts=LAYOUTS,
+    programs=PROGRAMS,
+)

@@ -1,0 +1,24 @@
+"""The names of torchvision's DeepLab v3.
+
+Source: torchvision/models/segmentation/deeplabv3.py. The letters are explained in `scheme`.
+"""
+
+# fmt: off
+TABLE = (
+    # canonical                                     in a state dict
+    ("backbone.stem0.{conv|norm}",                  "backbone.{conv|bn}1"),
+    ("backbone.layer{s}.{b}.reduce.{conv|norm}",    "backbone.layer{s}.{b}.{conv|bn}1"),
+    ("backbone.layer{s}.{b}.spatial.{conv|norm}",   "backbone.layer{s}.{b}.{conv|bn}2"),
+    ("backbone.layer{s}.{b}.expand.{conv|norm}",    "backbone.layer{s}.{b}.{conv|bn}3"),
+    ("backbone.layer{s}.{b}.shortcut.{conv|norm}",  "backbone.layer{s}.{b}.downsample.{0|1}"),
+
+    # The mean's is the last of the branches, so it is looked for before them.
+    ("classifier.pyramid.pool.{conv|norm}",         "classifier.0.convs.4.{1|2}"),
+    ("classifier.pyramid.branches.{r}.{conv|norm}", "classifier.0.convs.{r}.{0|1}"),
+    ("classifier.pyramid.project.{conv|norm}",      "classifier.0.project.{0|1}"),
+    ("classifier.refine.0.{conv|norm}",             "classifier.{1|2}"),
+    ("classifier.score.conv",                       "classifier.4"),
+    ("auxiliary.conv.{conv|norm}",                  "aux_classifier.{0|1}"),
+    ("auxiliary.score.conv",                        "aux_classifier.4"),
+)
+# fmt: on

@@ -1,0 +1,95 @@
+"""What each program that published DeepLab v3's and v3+'s weights did in its own way."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .backbones.resnet import Grid, contracted, resnet
+from .units import Backbone
+
+Width = Callable[[int], int]
+Make = Callable[[int, Width], Backbone]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What one program's nets have of their own.
+
+    Attributes
+    ----------
+    backbones
+        By name: of an output stride and of the rule for widths, the backbone.
+    decoder
+        Whether its nets are v3+; None where it has both.
+    output_stride, rates
+        Of its published weights.
+    channels
+        Of the pyramid's branches and of what follows.
+    pool_first
+        Whether the pyramid's mean comes before its branches.
+    project
+        The kernel that projects the pyramid's branches.
+    hidden
+        3x3 convolutions between pyramid and scores, where there is no decoder.
+    separable
+        Whether the decoder, and then the pyramid too, convolve in two steps.
+    auxiliary
+        Channels of the auxiliary head's 3x3 convolution: of the channels it reads.
+    drop
+        Dropout's shares: after the pyramid, after the decoder's first and second convolution.
+
+    """
+
+    backbones: Mapping[str, Make]
+    decoder: bool | None
+    output_stride: int
+    rates: tuple[int, ...]
+    channels: int = 256
+    pool_first: bool = False
+    project: int = 1
+    hidden: int = 0
+    separable: bool = False
+    auxiliary: Callable[[int], int] = lambda channels: channels // 4
+    drop: tuple[float, float, float] = (0.5, 0.5, 0.1)
+
+
+BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+
+
+def multi_grid(blocks: int, before: int, after: int) -> Sequence[int]:
+    """Give a dilated last stage's three blocks 1, 2 and 4 times its dilation (jfzhang95)."""
+    del before
+    last = after > 1 and blocks == 3
+    return [after * factor for factor in ((1, 2, 4) if last else (1,) * blocks)]
+
+
+def _resnets(
+    names: Sequence[str], *, stem: Sequence[int] = (), grid: Grid = contracted
+) -> dict[str, Make]:
+    def made(blocks: Sequence[int]) -> Make:
+        return lambda stride, width: resnet(blocks, stride, width, stem=stem, grid=grid)
+
+    return {name: made(BLOCKS[name]) for name in names}
+
+
+STYLES = {
+    # jfzhang95/pytorch-deeplab-xception, and rloss's copy: modeling/{deeplab,aspp,decoder}.py.
+    "jfzhang95": Style(
+        backbones=_resnets(["resnet101"], grid=multi_grid),
+        decoder=True,
+        output_stride=16,
+        rates=(6, 12, 18),
+    ),
+    # torchvision/models/segmentation/deeplabv3.py.
+    "torchvision": Style(
+        backbones=_resnets(["resnet50", "resnet101"]),
+        decoder=False,
+        output_stride=8,
+        rates=(12, 24, 36),
+        hidden=1,
+    ),
+}
+
+
+def rule(factor: float) -> Width:
+    """Return how many channels there are of a full net's number."""
+    return lambda channels: max(1, round(channels * factor))

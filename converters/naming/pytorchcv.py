@@ -28,6 +28,9 @@ TABLE = (
 # Its constructor deletes the backbone's classifier, whereupon PyTorch 1.12 and later give the
 # parts that are left numbers for names.
 RENUMBERED = tuple(
-    (ours, theirs.replace("backbone.init_block", "backbone.0").replace("backbone.stage", "backbone."))
+    (
+        ours,
+        theirs.replace("backbone.init_block", "backbone.0").replace("backbone.stage", "backbone."),
+    )
     for ours, theirs in TABLE
 )

@@ -73,5 +73,5 @@ def test_what_names_the_system_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_stands_for_an_object_keeps_nothing() -> None:
-    one = pickle.loads(pickle.dumps(pth.Unread("of", "this")))  # noqa: S301
+    one = pickle.loads(pickle.dumps(pth.Unread("of", "this")))
     assert vars(one) == {}

@@ -50,8 +50,11 @@ def _load(path: Path) -> Any:
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-    # rloss's checkpoints hold a NumPy number, best_pred, beside the state dict.
-    known: list[Any] = [np.dtype, type(np.dtype(np.float64)), np.float64(0).__reduce__()[0]]
+    # rloss's checkpoints hold a NumPy number, best_pred, beside the state dict; NumPy 1 called
+    # its maker by another name.
+    make: Any = np.float64(0).__reduce__()[0]
+    old = (make, "numpy.core.multiarray.scalar")
+    known: list[Any] = [np.dtype, type(np.dtype(np.float64)), make, old]
     try:
         with safe_globals(known):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -25,8 +25,6 @@ from .engine import Arrays, Case, Engine
 from .original import Original
 from .report import Compared, ParityReport, Pictures, Weighed
 
-ENGINES = ("auto", "pycaffe", "opencv", "tensorflow", "float64")
-
 Progress = Callable[[str], None]
 
 
@@ -90,15 +88,15 @@ def check(
     numerics = ours.numerics_of(model)
     found: list[Compared] = []
     seen: set[str] = set()
-    worst: Sides | None = None
+    first: tuple[Sides, str] | None = None  # Where the first blob differs, and which.
     for case in cases:
         sides = _run(case, original, engine, side, numerics, progress)
         seen |= set(sides.reference) - set(sides.ours)
         if exact:
             progress(f"{case.name}: float64")
         found.append(_compared(sides, original, engine, exact=exact))
-        if worst is None and found[-1].failures(limit):
-            worst = sides
+        if first is None and (failures := found[-1].failures(limit)):
+            first = sides, failures[0].blob
         del sides  # The next case needs the memory.
     report = ParityReport(
         _subject(model),
@@ -116,11 +114,11 @@ def check(
     if not diagnose or report.passed:
         return report
     progress("diagnosis")
-    if worst is None:
+    if first is None:
         weights = report.weights.differences if report.weights else ()
         return replace(report, diagnosis=diagnosis.of_weights([one.name for one in weights]))
-    blob = next(one for one in found if one.name == worst.case.name).failures(limit)[0].blob
-    cause = diagnosis.diagnose(original, worst.ours, worst.reference, blob, worst.case.picture)
+    sides, blob = first
+    cause = diagnosis.diagnose(original, sides.ours, sides.reference, blob, sides.case.picture)
     return replace(report, diagnosis=cause)
 
 
@@ -146,7 +144,8 @@ def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engi
     if name in makers:
         return makers[name](), []
     if name != "auto":
-        raise UsageError(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}.")
+        known = ", ".join(["auto", *makers])
+        raise UsageError(f"engine {name!r} is unknown, expected one of {known}.")
     order = ["tensorflow"] if original.kind is Kind.CHECKPOINT else ["pycaffe", "opencv"]
     problems: list[str] = []
     unfit: list[str] = []
@@ -168,11 +167,9 @@ def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engi
 
 
 def _checkpoint(original: Original) -> Path:
-    if original.kind is not Kind.CHECKPOINT:
+    if original.checkpoint is None:
         raise MismatchError("TensorFlow is a reference for checkpoints only.")
-    index = original.files[0]
-    name = index.name.removesuffix(".index").partition(".data-")[0]
-    return index.with_name(name)
+    return original.checkpoint
 
 
 def float64(original: Original) -> Engine:

@@ -14,7 +14,7 @@ TABLE = (
     ("backbone.layer{s}.{b}.expand.{conv|norm}",    "backbone.stage{s}.unit{B}.body.conv3.{conv|bn}"),
     ("backbone.layer{s}.{b}.shortcut.{conv|norm}",  "backbone.stage{s}.unit{B}.identity_conv.{conv|bn}"),
 
-    # The mean's is the last of the branches; it has a convolution inside a convolution's name.
+    # The mean's is the last of the branches.
     ("classifier.pyramid.pool.{conv|norm}",         "pool.branches.branch5.conv.{conv|bn}"),
     ("classifier.pyramid.branches.{r}.{conv|norm}", "pool.branches.branch{R}.{conv|bn}"),
     ("classifier.pyramid.project.{conv|norm}",      "pool.conv.{conv|bn}"),

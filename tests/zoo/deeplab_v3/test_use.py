@@ -7,10 +7,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from torch.nn import functional
 
 import deeplab_zoo
 from deeplab_zoo import export_onnx
+from deeplab_zoo.cli.main import cli
 from deeplab_zoo.proto.errors import MismatchError, UsageError
 
 from .programs import model_of, narrow, random_state
@@ -96,6 +98,21 @@ def test_another_segmentor_of_openmmlab_is_called_one(tmp_path: Path) -> None:
     state = {name.replace("aspp_modules", "psp_modules"): one for name, one in state.items()}
     with pytest.raises(MismatchError, match="a segmentor of OpenMMLab other than DeepLab"):
         model_of(state, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["torchvision-mobilenet", "openmmlab-v3", "pytorchcv-renumbered"])
+def test_the_command_brings_a_file_home_and_writes_it_again(tmp_path: Path, name: str) -> None:
+    layout, config = narrow(name)
+    state = random_state(layout, config)
+    torch.save({"state_dict": state, "meta": {}}, tmp_path / "x.pth")
+    home, back = str(tmp_path / "x.safetensors"), str(tmp_path / "back.pth")
+    for arguments in (
+        ["convert", "legacy", str(tmp_path / "x.pth"), "-o", home],
+        ["export", home, "--layout", layout, "-o", back],
+        ["compare", str(tmp_path / "x.pth"), back],
+    ):
+        found = CliRunner().invoke(cli, arguments)
+        assert found.exit_code == 0, found.output
 
 
 def test_a_net_is_written_in_its_own_programs_layouts_only(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import deeplab_zoo
+from deeplab_zoo import DeepLabV3
 from deeplab_zoo.zoo.weights.registry import SHIPPED
 
 from .programs import narrow, random_state
@@ -52,4 +53,5 @@ def test_an_entry_is_fetched_converted_and_loaded(
     model = deeplab_zoo.load("ours")
     assert model.config == config
     assert config.output_stride == shipped["arch"]["output_stride"]
+    assert isinstance(model, DeepLabV3)
     assert model.numerics.name == shipped["numerics"]

@@ -42,6 +42,7 @@ def test_an_onnx_file_gives_the_models_scores(tmp_path: Path, name: str, *, dyna
 
 
 @pytest.mark.slow  # The ONNX files above go through the same capture of the graph.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # Inductor's.
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_compiled_model_gives_the_same_scores(tmp_path: Path, name: str) -> None:
     model, _ = model_of(random_state(*narrow(name)), tmp_path)

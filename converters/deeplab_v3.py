@@ -14,7 +14,7 @@ from typing import Any
 
 from ..proto.errors import MismatchError, UsageError
 from .family import Settings, Shape, as_json, of_json, read_settings
-from .naming.deeplab_v3 import AUXILIARY, HEAD
+from .naming.deeplab_v3 import AUXILIARY, HEAD, PROGRAMS
 from .styles import STYLES, rule
 from .units import Backbone, Chain, Conv, Drop, Pyramid, Unit, separable
 from .units import parameters as parameters_of
@@ -131,19 +131,19 @@ def network(config: DeepLabV3Config) -> Network:
     joined = (len(branches) + 1) * channels
     project = Conv(joined, channels, style.project)
     pyramid = Pyramid(tuple(branches), pooled, style.pool_first, project)
-    after, first, second = style.drop
+    after, between, last = map(Drop, style.drop)
     low = None
-    refine: list[tuple[str, Unit]] = [("drop", Drop(after))]
+    refine: list[tuple[str, Unit]] = [("drop", after)]
     if config.decoder:
         low = Conv(backbone.low_channels, width(48))
         refine += [
             ("0", _3x3(channels + low.outputs, channels, in_two=in_two)),
-            ("drop0", Drop(first)),
+            ("drop0", between),
             ("1", _3x3(channels, channels, in_two=in_two)),
-            ("drop1", Drop(second)),
         ]
     else:
         refine += [(str(index), Conv(channels, channels, 3)) for index in range(style.hidden)]
+    refine.append(("drop1", last))
     auxiliary = None
     if config.auxiliary:
         inner = style.auxiliary(backbone.side_channels)
@@ -204,7 +204,7 @@ def infer_config(
             style=known,
             backbone=kind,
             decoder=decoder,
-            output_stride=output_stride or published.output_stride,
+            output_stride=output_stride or published.stride_of(kind),
             rates=rates or published.rates,
             auxiliary=auxiliary,
             width=pooled / published.channels,
@@ -236,13 +236,14 @@ def _names(style: str, backbone: str, decoder: bool) -> frozenset[str]:
 
 
 def told_by_layout(layout: str) -> Mapping[str, Any]:
-    """Tell whose net a state dict is by its names: a style's own layout is called after it."""
-    return {"style": layout} if layout in STYLES else {}
+    """Tell whose net a state dict is by its names: a style's own layouts are called after it."""
+    style = layout.partition("-")[0]
+    return {"style": style} if style in STYLES else {}
 
 
 def layouts_of(config: DeepLabV3Config) -> tuple[str, ...]:
     """Return the layouts that a state dict can be written in."""
-    return ("canonical", config.style)
+    return ("canonical", *(one for one in PROGRAMS if one.partition("-")[0] == config.style))
 
 
 def told_by_settings(settings: Settings) -> Mapping[str, Any]:

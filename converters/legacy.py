@@ -22,6 +22,8 @@ from .numerics import (
     CAFFE_V2,
     JACCARD_SEGMENT,
     JFZHANG95,
+    OPENMMLAB,
+    PYTORCHCV,
     TF_SLIM,
     TORCH_HALFPIXEL,
     TORCHVISION,
@@ -57,6 +59,9 @@ HABITS = {
     "canonical": Habit(None, (1.0,)),
     "jfzhang95": Habit(JFZHANG95, (1.0,)),
     "torchvision": Habit(TORCHVISION, (1.0,)),
+    "openmmlab": Habit(OPENMMLAB, (1.0,)),
+    "pytorchcv": Habit(PYTORCHCV, (1.0,)),
+    "pytorchcv-renumbered": Habit(PYTORCHCV, (1.0,)),
 }
 
 

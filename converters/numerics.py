@@ -124,6 +124,13 @@ TORCHVISION = Numerics(
 # jfzhang95/pytorch-deeplab-xception, and rloss: modeling/deeplab.py, dataloaders.
 JFZHANG95 = replace(TORCHVISION, name="jfzhang95", resize="align_corners")
 
+# open-mmlab/mmsegmentation: configs/_base_/models/deeplabv3*_r50-d8.py, ResNet's and ConvModule's
+# default batch norm.
+OPENMMLAB = replace(TORCHVISION, name="openmmlab")
+
+# osmr/pytorchcv: models/deeplabv3.py, common/norm.py; GluonCV's mean and deviation.
+PYTORCHCV = replace(TORCHVISION, name="pytorchcv", resize="align_corners")
+
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -133,6 +140,8 @@ PROFILES = {
         JACCARD_SEGMENT,
         TORCHVISION,
         JFZHANG95,
+        OPENMMLAB,
+        PYTORCHCV,
     )
 }
 

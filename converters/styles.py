@@ -1,8 +1,9 @@
 """What each program that published DeepLab v3's and v3+'s weights did in its own way."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from .backbones.mobilenet_v3 import mobilenet_v3_large
 from .backbones.resnet import Grid, contracted, resnet
 from .units import Backbone
 
@@ -22,6 +23,8 @@ class Style:
         Whether its nets are v3+; None where it has both.
     output_stride, rates
         Of its published weights.
+    other_strides
+        Output strides of the backbones that it published at another.
     channels
         Of the pyramid's branches and of what follows.
     pool_first
@@ -35,7 +38,8 @@ class Style:
     auxiliary
         Channels of the auxiliary head's 3x3 convolution: of the channels it reads.
     drop
-        Dropout's shares: after the pyramid, after the decoder's first and second convolution.
+        Dropout's shares: after the pyramid, after the decoder's first convolution, before the
+        scores.
 
     """
 
@@ -50,6 +54,11 @@ class Style:
     separable: bool = False
     auxiliary: Callable[[int], int] = lambda channels: channels // 4
     drop: tuple[float, float, float] = (0.5, 0.5, 0.1)
+    other_strides: Mapping[str, int] = field(default_factory=dict)
+
+    def stride_of(self, backbone: str) -> int:
+        """Return the output stride that a backbone was published at."""
+        return self.other_strides.get(backbone, self.output_stride)
 
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
@@ -63,7 +72,7 @@ def multi_grid(blocks: int, before: int, after: int) -> Sequence[int]:
 
 
 def _resnets(
-    names: Sequence[str], *, stem: Sequence[int] = (), grid: Grid = contracted
+    names: Iterable[str], *, stem: Sequence[int] = (), grid: Grid = contracted
 ) -> dict[str, Make]:
     def made(blocks: Sequence[int]) -> Make:
         return lambda stride, width: resnet(blocks, stride, width, stem=stem, grid=grid)
@@ -81,11 +90,40 @@ STYLES = {
     ),
     # torchvision/models/segmentation/deeplabv3.py.
     "torchvision": Style(
-        backbones=_resnets(["resnet50", "resnet101"]),
+        backbones={
+            **_resnets(["resnet50", "resnet101"]),
+            "mobilenet_v3_large": mobilenet_v3_large,
+        },
+        decoder=False,
+        output_stride=8,
+        other_strides={"mobilenet_v3_large": 16},
+        rates=(12, 24, 36),
+        hidden=1,
+        drop=(0.5, 0.0, 0.0),
+    ),
+    # open-mmlab/mmsegmentation: configs/_base_/models/deeplabv3{,plus}_r50-d8.py; ResNetV1c.
+    "openmmlab": Style(
+        backbones=_resnets(["resnet50", "resnet101"], stem=(32, 32, 64)),
+        decoder=None,
+        output_stride=8,
+        rates=(12, 24, 36),
+        channels=512,
+        pool_first=True,
+        project=3,
+        separable=True,
+        drop=(0.0, 0.0, 0.1),
+    ),
+    # osmr/pytorchcv: models/deeplabv3.py; "b" is a bottleneck with its stride on the 3x3.
+    "pytorchcv": Style(
+        backbones={
+            f"{name.replace('resnet', 'resnetd')}b": make
+            for name, make in _resnets(BLOCKS, stem=(64, 64, 128)).items()
+        },
         decoder=False,
         output_stride=8,
         rates=(12, 24, 36),
         hidden=1,
+        drop=(0.5, 0.0, 0.1),
     ),
 }
 

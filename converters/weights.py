@@ -17,7 +17,7 @@ import numpy as np
 from ..proto.checkpoint_records import widened
 from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.source import head, sniff, wrong_kind
-from . import families, rename
+from . import families, pth, rename
 from .archive import Float32, Origin, contiguous
 from .family import Config, Family
 from .files import replacing
@@ -222,18 +222,9 @@ def _bfloat16(path: Path, name: str) -> Float32:
 
 def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
     """Load a state dict without executing anything that the file says."""
-    import pickle
-
     import torch
 
-    # rloss's checkpoints hold a NumPy number, best_pred, beside the state dict.
-    scalar: list[Any] = [np.dtype, type(np.dtype(np.float64)), np.float64(0).__reduce__()[0]]
-    try:
-        with torch.serialization.safe_globals(scalar):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FormatError(f"{path}: cannot be read as a state dict ({reason}).") from None
+    found = pth.load(path)
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(

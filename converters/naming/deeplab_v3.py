@@ -4,16 +4,20 @@ A module here is one of a unit's two: its convolution or its batch norm, which a
 by side, ``{conv|norm}`` in one scheme and ``{0|1}`` in another.
 """
 
-from . import jfzhang95, torchvision
+from . import jfzhang95, openmmlab, pytorchcv, torchvision
 from .scheme import Naming
 
 HEAD = "classifier."
 AUXILIARY = "auxiliary."
 
 # Layouts of a state dict that a program wrote, and their tables: canonical name, its own name.
+# What stands before a hyphen is the style's name.
 PROGRAMS = {
     "jfzhang95": jfzhang95.TABLE,
     "torchvision": torchvision.TABLE,
+    "openmmlab": openmmlab.TABLE,
+    "pytorchcv": pytorchcv.TABLE,
+    "pytorchcv-renumbered": pytorchcv.RENUMBERED,
 }
 LAYOUTS = ("canonical", *PROGRAMS)
 

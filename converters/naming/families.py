@@ -12,7 +12,10 @@ FOREIGN = (
     (r"MobilenetV[23]/.*", "MobileNet of TensorFlow-Slim"),
     (r"(vgg_16|vgg_19)/.*", "VGG of TensorFlow-Slim"),
     (r"InceptionV\d/.*", "Inception of TensorFlow-Slim"),
-    (r"decode_head\..*", "a segmentor of OpenMMLab"),
+    (
+        r"decode_head\.(?!(conv_seg|image_pool|aspp_modules|(c1_|sep_)?bottleneck)\.).*",
+        "a segmentor of OpenMMLab other than DeepLab",
+    ),
     (r"conv1_1(/weights|_.*|\[0\])?", "a VGG network"),
     (r"fc1000(/.*)?", "an ImageNet classifier in Caffe's names"),
 )
@@ -23,6 +26,8 @@ FAMILIES = (
     (r"base\.aspp\..*", "DeepLab v2 ResNet in kazuto1011's names"),
     (r"decoder\.last_conv\..*", "DeepLab v3+ in jfzhang95's (rloss's) names"),
     (r"classifier\.0\.convs\..*", "DeepLab v3 in torchvision's names"),
+    (r"decode_head\.aspp_modules\..*", "DeepLab v3 or v3+ in OpenMMLab's names"),
+    (r"pool\.branches\.branch5\..*", "DeepLab v3 in pytorchcv's names"),
     *FOREIGN,
 )
 

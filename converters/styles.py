@@ -1,8 +1,11 @@
 """What each program that published DeepLab v3's and v3+'s weights did in its own way."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from .backbones.aligned_xception import aligned_xception
+from .backbones.drn import drn_d_54
+from .backbones.mobilenet_v2 import mobilenet_v2
 from .backbones.resnet import Grid, contracted, resnet
 from .units import Backbone
 
@@ -22,6 +25,10 @@ class Style:
         Whether its nets are v3+; None where it has both.
     output_stride, rates
         Of its published weights.
+    other_strides
+        Output strides of the backbones that it published at another.
+    other_rates
+        Rates at the output strides that have others.
     channels
         Of the pyramid's branches and of what follows.
     pool_first
@@ -50,6 +57,16 @@ class Style:
     separable: bool = False
     auxiliary: Callable[[int], int] = lambda channels: channels // 4
     drop: tuple[float, float, float] = (0.5, 0.5, 0.1)
+    other_strides: Mapping[str, int] = field(default_factory=dict)
+    other_rates: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def stride_of(self, backbone: str) -> int:
+        """Return the output stride that a backbone was published at."""
+        return self.other_strides.get(backbone, self.output_stride)
+
+    def rates_at(self, output_stride: int) -> tuple[int, ...]:
+        """Return the rates that go with an output stride."""
+        return self.other_rates.get(output_stride, self.rates)
 
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
@@ -74,10 +91,17 @@ def _resnets(
 STYLES = {
     # jfzhang95/pytorch-deeplab-xception, and rloss's copy: modeling/{deeplab,aspp,decoder}.py.
     "jfzhang95": Style(
-        backbones=_resnets(["resnet101"], grid=multi_grid),
+        backbones={
+            **_resnets(["resnet101"], grid=multi_grid),
+            "mobilenet_v2": mobilenet_v2,
+            "xception65": aligned_xception,
+            "drn_d_54": drn_d_54,
+        },
         decoder=True,
         output_stride=16,
+        other_strides={"drn_d_54": 8},
         rates=(6, 12, 18),
+        other_rates={8: (12, 24, 36)},
     ),
     # torchvision/models/segmentation/deeplabv3.py.
     "torchvision": Style(

@@ -67,6 +67,7 @@ CODECS = {
     "S": _number("stage", 1),  # 2 to 5
     "b": _number("block"),  # from 0
     "B": _number("block", 1),  # from 1
+    "e": Codec("block", "[12]", int, lambda values: str(values["block"])),  # 1 or 2
     # Caffe's ResNets: a, b, c in a stage of three blocks; a, b1, b2, ... in a longer one.
     "L": Codec("block", r"b\d+|[a-z]", _read_letters, _write_letters),
     "r": _number("rate"),  # parallel convolutions of the head, from 0

@@ -26,4 +26,5 @@ NAMING = Naming(
     head=("classifier.score.", AUXILIARY),
     layouts=LAYOUTS,
     programs=PROGRAMS,
+    aliases={"jfzhang95": jfzhang95.ALIASES},
 )

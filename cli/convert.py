@@ -172,7 +172,8 @@ def tf(
     "--multi-scale/--single-scale", default=None, help="Default: as the file's program did."
 )
 @click.option(
-    "--output-stride", type=click.Choice(["8", "16"]),
+    "--output-stride",
+    type=click.Choice(["8", "16"]),
     help="Of a DeepLab v3 or v3+. [default: as its program published it]",
 )
 def legacy(

@@ -37,7 +37,9 @@ def drn_d_54(output_stride: int, width: Callable[[int], int]) -> Backbone:
         chain: list[tuple[str, Unit]] = []
         for block in range(blocks):
             step = 1 if block else stride
-            chain.append((str(block), bottleneck(inputs, width(inner), step, rate, first=not block)))
+            chain.append(
+                (str(block), bottleneck(inputs, width(inner), step, rate, first=not block))
+            )
             inputs = width(inner) * EXPANSION
         parts.append((f"layer{stage}", Chain(tuple(chain))))
         channels[stage] = inputs

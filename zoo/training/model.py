@@ -10,12 +10,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ...converters import families
 from ...converters.deeplab_v2 import DeepLabV2Config
-from ...converters.naming.deeplab_v2 import HEAD
 from ...converters.native import fresh_head
 from ...converters.weights import Weights
 from ...proto.errors import MismatchError
-from ..models.deeplab_v2 import DeepLabV2
+from ..models.deeplab_v2 import Bottleneck
+from ..models.deeplab_v3 import DeepLabV3
+from ..models.largefov import LargeFOV
 from ..models.load import Native, build
+from ..models.units import Residual
 from .config import TrainConfig
 
 MSC_SCALES = (1.0, 0.75, 0.5)  # The authors' train.prototxt.
@@ -74,8 +76,10 @@ def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> Native:
     model = build(weights)
     if config.batch_norm == "sync" and world > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    last = families.of_config(weights.config).naming.head
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(HEAD) or not config.train_last)
+        if config.train_last and not name.startswith(last):
+            parameter.requires_grad_(False)
     if config.batch_norm in ("frozen", "statistics"):
         for norm in norms(model):
             norm.requires_grad_(False)
@@ -103,11 +107,15 @@ def norms(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _blocks(model: Native) -> Iterator[nn.Module]:
-    if not isinstance(model, DeepLabV2):
+    """Yield the parts whose inner values are computed again: residual blocks, or what has none."""
+    if isinstance(model, LargeFOV):
         return  # A VGG's stages are few and not worth it.
-    body = model.backbone
-    for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
-        yield from stage.children()
+    for stage in model.backbone.children():
+        blocks = list(stage.children())
+        if blocks and isinstance(blocks[0], Bottleneck | Residual):
+            yield from blocks
+        elif isinstance(model, DeepLabV3):
+            yield stage
 
 
 class RunningMean:

@@ -8,9 +8,7 @@ from .schema import Entry
 
 # What a state dict's layout may be. The tables of names are light; the families import numpy.
 LAYOUTS = frozenset(
-    layout
-    for family in (deeplab_v2, deeplab_v3, largefov)
-    for layout in family.NAMING.layouts
+    layout for family in (deeplab_v2, deeplab_v3, largefov) for layout in family.NAMING.layouts
 )
 
 # Networks that are native models here. An issue that adds one adds its row.

@@ -50,7 +50,8 @@ def _block(
     parts = []
     before = inputs
     for index, (outputs, rate) in enumerate(zip(channels, rates, strict=True)):
-        step, outer = (stride, None) if index == 2 else (1, "relu")
+        step = stride if index == 2 else 1
+        outer: Activation | None = None if index == 2 else "relu"
         convolution = separable(before, outputs, rate=rate, stride=step, inner=None, outer=outer)
         parts.append((str(index), convolution))
         before = outputs

@@ -273,6 +273,7 @@ def test_a_net_is_one_graph_to_torch(program_state: Make, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # Of inductor's own code.
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_compiled_net_gives_the_same_scores(
     program_state: Make, tmp_path: Path, backbone: str

@@ -171,6 +171,11 @@ def tf(
 @click.option(
     "--multi-scale/--single-scale", default=None, help="Default: as the file's program did."
 )
+@click.option(
+    "--output-stride",
+    type=click.Choice(["8", "16"]),
+    help="Of a DeepLab v3 or v3+. [default: as its program published it]",
+)
 def legacy(
     file: str,
     output: str,
@@ -181,14 +186,17 @@ def legacy(
     json_: bool,
     numerics: str | None,
     multi_scale: bool | None,
+    output_stride: str | None,
 ) -> None:
     """Convert another program's own file to ours.
 
     FILE is caffe-tensorflow's .npy, jaccardSegment's .h5, a .pth of isht7, kazuto1011 or
-    AdvSemiSeg, or an archive, .safetensors or .pth of ours. Nothing in it is executed.
+    AdvSemiSeg, a .pth.tar of jfzhang95 or rloss, or an archive, .safetensors or .pth of ours.
+    Nothing in it is executed.
 
     \b
     deeplab-zoo convert legacy MS_DeepLab_resnet_trained_VOC.pth -o deeplab.safetensors
+    deeplab-zoo convert legacy deeplab-mobilenet.pth.tar -o mobilenet.safetensors
     """
     from ..converters.convert import convert_legacy
 
@@ -198,6 +206,7 @@ def legacy(
         numerics=numerics,
         keep_hdf5=hdf5,
         multi_scale=multi_scale,
+        output_stride=int(output_stride) if output_stride else None,
         num_classes=num_classes,
         reset_head=reset_head,
         seed=seed,

@@ -108,24 +108,29 @@ def convert_legacy(
     numerics: str | None = None,
     keep_hdf5: str | Path | None = None,
     multi_scale: bool | None = None,
+    output_stride: int | None = None,
     num_classes: int | None = None,
     reset_head: bool = False,
     seed: int = 0,
 ) -> Native | None:
     """Convert another program's own file: ``.npy``, deepdish ``.h5``, ``.pth``; or ours.
 
-    A file of a network that has no native model (rloss's DeepLab v3+, say) can be kept as an
-    archive, in the normal form and under its own names; None is returned then.
+    A file of a network that has no native model (kazuto1011's DeepLab v1, say) can be kept as
+    an archive, in the normal form and under its own names; None is returned then.
 
     Parameters
     ----------
     file
         caffe-tensorflow's ``.npy``, jaccardSegment's ``.h5``, a ``.pth`` of isht7,
-        kazuto1011 or AdvSemiSeg, our archive, safetensors or ``.pth``.
+        kazuto1011 or AdvSemiSeg, a ``.pth.tar`` of jfzhang95 or rloss, our archive,
+        safetensors or ``.pth``.
     numerics
         The profile it was trained under; None takes the program's own where it is known.
     multi_scale
         None does as the program did.
+    output_stride
+        Of a DeepLab v3 or v3+, which its weights do not show; None takes the published one. The
+        rates are those that go with it.
     out, keep_hdf5, num_classes, reset_head, seed
         As for `convert_caffe`.
 
@@ -141,6 +146,9 @@ def convert_legacy(
     if multi_scale is not None:
         scales = MULTI_SCALE if multi_scale else (1.0,)
         archive = replace(archive, settings={**archive.settings, "scales": scales})
+    if output_stride is not None:
+        kept = {name: values for name, values in archive.settings.items() if name != "rates"}
+        archive = replace(archive, settings={**kept, "output_stride": (float(output_stride),)})
     if out.suffix == ".h5" and recognised(archive) is None:
         hdf5.write(archive, out)
         return None

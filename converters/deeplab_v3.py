@@ -199,13 +199,14 @@ def infer_config(
         if _names(known, kind, decoder) != names - head:
             continue
         published = STYLES[known]
+        stride = output_stride or published.stride_of(kind)
         return DeepLabV3Config(
             classes=classes,
             style=known,
             backbone=kind,
             decoder=decoder,
-            output_stride=output_stride or published.stride_of(kind),
-            rates=rates or published.rates,
+            output_stride=stride,
+            rates=rates or published.rates_at(stride),
             auxiliary=auxiliary,
             width=pooled / published.channels,
         )
@@ -229,8 +230,13 @@ def _nets(decoder: bool) -> tuple[tuple[str, str], ...]:
 @cache
 def _names(style: str, backbone: str, decoder: bool) -> frozenset[str]:
     """Return the names of a net's parameters but of its scores."""
+    published = STYLES[style]
     config = DeepLabV3Config(
-        style=style, backbone=backbone, decoder=decoder, rates=STYLES[style].rates
+        style=style,
+        backbone=backbone,
+        decoder=decoder,
+        output_stride=published.stride_of(backbone),
+        rates=published.rates,
     )
     return frozenset(name for name in parameters(config) if not name.startswith(f"{HEAD}score."))
 

@@ -17,7 +17,7 @@ from . import families, hdf5, tensorflow, weights
 from .archive import Archive, Origin, Role, Tensor, tool
 from .files import sha256
 from .kinds import Kind, kind_of
-from .naming.scheme import DROPPED
+from .naming.scheme import ALIAS, DROPPED
 from .numerics import (
     CAFFE_V2,
     JACCARD_SEGMENT,
@@ -30,6 +30,7 @@ from .numerics import (
     Numerics,
     profile,
 )
+from .rename import without_aliases
 
 Scales = tuple[float, ...]
 
@@ -154,6 +155,9 @@ def _of_state(path: Path, named: Numerics | None) -> Archive:
         if (reason := DROPPED.get(name.rpartition(".")[2])) is not None
     )
     kept = {k: v for k, v in state.items() if k.rpartition(".")[2] not in DROPPED}
+    if found:
+        kept, aliases = without_aliases(kept, found[0].naming, layout, str(path))
+        dropped += tuple((name, ALIAS) for name in aliases)
     return _archive(path, "pytorch", numerics, _of_names(kept, path), dropped, habit.scales)
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .backbones.aligned_xception import aligned_xception
+from .backbones.drn import drn_d_54
+from .backbones.mobilenet_v2 import mobilenet_v2
 from .backbones.mobilenet_v3 import mobilenet_v3_large
 from .backbones.resnet import Grid, contracted, resnet
 from .units import Backbone
@@ -25,6 +28,8 @@ class Style:
         Of its published weights.
     other_strides
         Output strides of the backbones that it published at another.
+    other_rates
+        Rates at the output strides that have others.
     channels
         Of the pyramid's branches and of what follows.
     pool_first
@@ -55,10 +60,15 @@ class Style:
     auxiliary: Callable[[int], int] = lambda channels: channels // 4
     drop: tuple[float, float, float] = (0.5, 0.5, 0.1)
     other_strides: Mapping[str, int] = field(default_factory=dict)
+    other_rates: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def stride_of(self, backbone: str) -> int:
         """Return the output stride that a backbone was published at."""
         return self.other_strides.get(backbone, self.output_stride)
+
+    def rates_at(self, output_stride: int) -> tuple[int, ...]:
+        """Return the rates that go with an output stride."""
+        return self.other_rates.get(output_stride, self.rates)
 
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
@@ -83,10 +93,17 @@ def _resnets(
 STYLES = {
     # jfzhang95/pytorch-deeplab-xception, and rloss's copy: modeling/{deeplab,aspp,decoder}.py.
     "jfzhang95": Style(
-        backbones=_resnets(["resnet101"], grid=multi_grid),
+        backbones={
+            **_resnets(["resnet101"], grid=multi_grid),
+            "mobilenet_v2": mobilenet_v2,
+            "xception65": aligned_xception,
+            "drn_d_54": drn_d_54,
+        },
         decoder=True,
         output_stride=16,
+        other_strides={"drn_d_54": 8},
         rates=(6, 12, 18),
+        other_rates={8: (12, 24, 36)},
     ),
     # torchvision/models/segmentation/deeplabv3.py.
     "torchvision": Style(

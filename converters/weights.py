@@ -60,8 +60,10 @@ def write(weights: Weights, path: Path, *, layout: str = "canonical") -> None:
     state = {}
     for name in family.parameters(weights.config):
         module, _, parameter = name.rpartition(".")
-        spelled = family.naming.from_canonical(layout, module, context)
-        state[f"{spelled}.{parameter}"] = weights.state[name]
+        spelled = f"{family.naming.from_canonical(layout, module, context)}.{parameter}"
+        state[spelled] = weights.state[name]
+        if alias := family.naming.alias_of(layout, spelled):
+            state[alias] = weights.state[name]
     described = json.dumps(_describe(weights, family, layout), sort_keys=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         if path.suffix == ".safetensors":
@@ -109,7 +111,9 @@ def write_safetensors(
 def _write_pth(state: Mapping[str, Float32], described: str, file: BinaryIO) -> None:
     import torch
 
-    tensors = OrderedDict((name, torch.from_numpy(np.array(data))) for name, data in state.items())
+    # What has two names is one tensor, as in its program's own files.
+    made = {id(data): torch.from_numpy(np.array(data)) for data in state.values()}
+    tensors = OrderedDict((name, made[id(data)]) for name, data in state.items())
     tensors._metadata = OrderedDict({"": {"version": 1, KEY: described}})  # type: ignore[attr-defined]
     torch.save(tensors, file)
 
@@ -253,9 +257,10 @@ def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, str, d
             f"({', '.join(families.LAYOUTS)}); it begins {listing(list(named)[:3])}"
         )
     family, layout = found
+    single, _ = rename.without_aliases(named, family.naming, layout, place)
     state: dict[str, Float32] = {}
     problems = []
-    for name, data in named.items():
+    for name, data in single.items():
         module, _, parameter = name.rpartition(".")
         if parameter in DROPPED:
             continue

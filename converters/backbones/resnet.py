@@ -66,14 +66,15 @@ def resnet(
         chain: list[tuple[str, Unit]] = []
         for block, dilation in enumerate(grid(count, before, rate)):
             step = 1 if block else stride
-            chain.append((str(block), _bottleneck(inputs, inner, step, dilation, first=not block)))
+            chain.append((str(block), bottleneck(inputs, inner, step, dilation, first=not block)))
             inputs = inner * EXPANSION
         parts.append((f"layer{stage}", Chain(tuple(chain))))
     low, side = (width(WIDTHS[index]) * EXPANSION for index in (0, 2))
     return Backbone(Chain(tuple(parts)), "layer1", low, "layer3", side, inputs)
 
 
-def _bottleneck(inputs: int, inner: int, stride: int, rate: int, *, first: bool) -> Residual:
+def bottleneck(inputs: int, inner: int, stride: int, rate: int, *, first: bool) -> Residual:
+    """Return 1x1, 3x3 and 1x1 convolutions; a stage's first has a shortcut of its own."""
     outputs = inner * EXPANSION
     return Residual(
         (

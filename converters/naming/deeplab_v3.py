@@ -30,4 +30,5 @@ NAMING = Naming(
     head=("classifier.score.", AUXILIARY),
     layouts=LAYOUTS,
     programs=PROGRAMS,
+    aliases={"jfzhang95": jfzhang95.ALIASES},
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 # A name that only this family has -> what to call it. The first match tells.
 FOREIGN = (
-    (r"layer1\.conv1\.conv\..*", "DeepLab v1 ResNet in kazuto1011's names"),
+    (r"layer1\.conv1\.conv([./].*)?", "DeepLab v1 ResNet in kazuto1011's names"),
     (r"resnet_v1_\d+/block\d/unit_\d+/bottleneck_v1/.*", "ImageNet ResNet v1 of TensorFlow-Slim"),
     (r"resnet_v2_\d+/.*", "ImageNet ResNet v2 of TensorFlow-Slim"),
     (r"xception_\d+/.*", "Xception of TensorFlow's own DeepLab"),

@@ -67,6 +67,7 @@ CODECS = {
     "S": _number("stage", 1),  # 2 to 5
     "b": _number("block"),  # from 0
     "B": _number("block", 1),  # from 1
+    "e": Codec("block", "[12]", int, lambda values: str(values["block"])),  # 1 or 2
     # Caffe's ResNets: a, b, c in a stage of three blocks; a, b1, b2, ... in a longer one.
     "L": Codec("block", r"b\d+|[a-z]", _read_letters, _write_letters),
     "r": _number("rate"),  # parallel convolutions of the head, from 0
@@ -121,6 +122,7 @@ def write(template: str, values: Mapping[str, Value]) -> str:
 
 # What state dicts hold beside parameters, and why it is left behind.
 DROPPED = {"num_batches_tracked": "a training counter, without effect on a frozen statistic"}
+ALIAS = "a second name of a tensor, and equal to it"
 
 Rows = tuple[tuple[str, ...], ...]
 
@@ -149,6 +151,8 @@ class Naming:
         Layouts that are the canonical names with other beginnings.
     programs
         Schemes with a table of their own: the canonical name, theirs.
+    aliases
+        Layouts that hold tensors a second time: a pattern of names, and the second name.
 
     """
 
@@ -161,6 +165,7 @@ class Naming:
     layouts: tuple[str, ...]
     prefixes: Mapping[str, Rows] = field(default_factory=dict)
     programs: Mapping[str, Rows] = field(default_factory=dict)
+    aliases: Mapping[str, Rows] = field(default_factory=dict)
 
     def to_canonical(self, scheme: str, module: str) -> tuple[str, Values] | None:
         """Return a module's canonical name and the values in its name; None if not ours."""
@@ -198,6 +203,13 @@ class Naming:
     def known(self, scheme: str, modules: Iterable[str]) -> int:
         """Count the modules whose names are of a scheme."""
         return sum(self.to_canonical(scheme, module) is not None for module in modules)
+
+    def alias_of(self, layout: str, name: str) -> str | None:
+        """Return the second name of a state dict's tensor, None where it has none."""
+        for pattern, alias in self.aliases.get(layout, ()):
+            if match := re.fullmatch(pattern, name):
+                return match.expand(alias)
+        return None
 
     def _templates(self, scheme: str) -> Rows:
         """Return a scheme's templates beside the canonical ones."""

@@ -10,7 +10,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ...converters import families
 from ...converters.deeplab_v2 import DeepLabV2Config
-from ...converters.naming.deeplab_v2 import HEAD
 from ...converters.native import fresh_head
 from ...converters.weights import Weights
 from ...proto.errors import MismatchError
@@ -74,8 +73,10 @@ def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> Native:
     model = build(weights)
     if config.batch_norm == "sync" and world > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    last = families.of_config(weights.config).naming.head
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(HEAD) or not config.train_last)
+        if config.train_last and not name.startswith(last):
+            parameter.requires_grad_(False)
     if config.batch_norm in ("frozen", "statistics"):
         for norm in norms(model):
             norm.requires_grad_(False)

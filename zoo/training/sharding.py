@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..models.deeplab_v2 import DeepLabV2
+from ..models.deeplab_v2 import Bottleneck
+from ..models.deeplab_v3 import DeepLabV3
+from ..models.largefov import LargeFOV
 from ..models.load import Native
+from ..models.units import Residual
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -19,11 +22,14 @@ if TYPE_CHECKING:
 
 def blocks(model: Native) -> Iterator[nn.Module]:
     """Yield the parts that are spread, or recomputed to save memory, one by one."""
-    if not isinstance(model, DeepLabV2):
+    if isinstance(model, LargeFOV):
         return  # A VGG's stages are few and not worth it.
-    body = model.backbone
-    for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
-        yield from stage.children()
+    for stage in model.backbone.children():
+        found = list(stage.children())
+        if found and isinstance(found[0], Bottleneck | Residual):
+            yield from found
+        elif isinstance(model, DeepLabV3):
+            yield stage
 
 
 def shard(model: Native, mesh: "DeviceMesh") -> nn.Module:

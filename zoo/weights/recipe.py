@@ -25,6 +25,8 @@ NATIVE = (
     ("deeplab_v3", "resnetd152b"),
     ("deeplab_v3plus", "resnet50"),
     ("deeplab_v3plus", "resnet101"),
+    ("deeplab_v3plus", "mobilenet_v2"),
+    ("deeplab_v3plus", "drn_d_54"),
 )
 
 

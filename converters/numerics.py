@@ -124,6 +124,20 @@ TORCHVISION = Numerics(
 # jfzhang95/pytorch-deeplab-xception, and rloss: modeling/deeplab.py, dataloaders.
 JFZHANG95 = replace(TORCHVISION, name="jfzhang95", resize="align_corners")
 
+# tensorflow/models research/deeplab: core/feature_extractor.py brings pixels to -1..1, model.py
+# resizes, eval.py pads. The epsilon is the backbones'; the head's own is in its style.
+TF_DEEPLAB = Numerics(
+    name="tf-deeplab",
+    channel_order="RGB",
+    mean=(127.5, 127.5, 127.5),
+    std=(127.5, 127.5, 127.5),
+    padding="same",
+    resize="align_corners",
+    scaled_size="interp",
+    bn_eps=1e-3,
+    test_size=513,
+)
+
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -133,6 +147,7 @@ PROFILES = {
         JACCARD_SEGMENT,
         TORCHVISION,
         JFZHANG95,
+        TF_DEEPLAB,
     )
 }
 

@@ -23,6 +23,7 @@ FAMILIES = (
     (r"base\.aspp\..*", "DeepLab v2 ResNet in kazuto1011's names"),
     (r"decoder\.last_conv\..*", "DeepLab v3+ in jfzhang95's (rloss's) names"),
     (r"classifier\.0\.convs\..*", "DeepLab v3 in torchvision's names"),
+    (r"(.*/)?concat_projection/weights", "DeepLab v3 or v3+ of TensorFlow's models"),
     *FOREIGN,
 )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..proto.errors import MismatchError, listing
 from ..proto.frozen_graph import FrozenGraph
 from .deeplab_v3 import DeepLabV3Config, dilations
-from .family import Settings
+from .family import Config, Settings
 from .naming.deeplab_v3 import HEAD, NAMING
 from .naming.scheme import read
 from .tensorflow import ROLES, Stored
@@ -87,9 +87,10 @@ def settings(rates: Mapping[str, int]) -> Settings:
     }
 
 
-def check(rates: Mapping[str, int], config: DeepLabV3Config) -> None:
+def check(rates: Mapping[str, int], config: Config) -> None:
     """Refuse a graph whose convolutions dilate otherwise than the model's."""
-    found, expected = _modules(rates), dilations(config)
+    found = _modules(rates)
+    expected = dilations(config) if isinstance(config, DeepLabV3Config) else {}
     problems = [
         f"{name}: {found.get(name, 1)}, expected {expected.get(name, 1)}"
         for name in dict.fromkeys([*expected, *found])
@@ -97,8 +98,8 @@ def check(rates: Mapping[str, int], config: DeepLabV3Config) -> None:
     ]
     if problems:
         raise MismatchError(
-            f"{len(problems)} convolutions of the graph dilate otherwise than at output stride "
-            f"{config.output_stride}:\n{listing(problems)}\n"
+            f"{len(problems)} convolutions of the graph dilate otherwise than the model's:\n"
+            f"{listing(problems)}\n"
             "Its weights would give other results in this model, so they are not converted."
         )
 

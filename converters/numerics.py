@@ -125,7 +125,8 @@ TORCHVISION = Numerics(
 JFZHANG95 = replace(TORCHVISION, name="jfzhang95", resize="align_corners")
 
 # tensorflow/models research/deeplab: core/feature_extractor.py brings pixels to -1..1, model.py
-# resizes, eval.py pads. The epsilon is the backbones'; the head's own is in its style.
+# resizes, eval.py pads. The epsilon is the backbones'; the head's own is in its style. Sizes of
+# scaled inputs are Caffe's wherever both grids meet.
 TF_DEEPLAB = Numerics(
     name="tf-deeplab",
     channel_order="RGB",

@@ -119,9 +119,9 @@ def _nodes(buffer: memoryview) -> Iterator[Node]:
         if one.number != NODE or one.kind != LEN:
             continue
         parts: dict[int, list[memoryview]] = {NAME: [], OP: [], INPUT: [], ATTRIBUTE: []}
-        for part in _parts(buffer[one.start : one.stop]):
+        for part in fields(buffer, one.start, one.stop):
             if part.number in parts:
-                parts[part.number].append(buffer[one.start + part.start : one.start + part.stop])
+                parts[part.number].append(buffer[part.start : part.stop])
         if not parts[NAME] or not parts[OP]:
             raise FormatError(f"byte {one.begin}: a node without a name or an operation")
         yield Node(
@@ -147,15 +147,16 @@ def _entry(message: memoryview) -> tuple[str, memoryview]:
 
 
 def _constant(node: Node, path: Path, size: int) -> Variable:
-    tensor = _last(node.attributes.get("value", memoryview(b"")), TENSOR)
-    numbers = [part.value for part in _parts(tensor) if part.number == DTYPE]
-    dtype = dtype_of(numbers[-1] if numbers else 0)
-    shape = TensorShape()
-    try:
-        shape.ParseFromString(bytes(_last(tensor, SHAPE)))
+    with placed(node.name):
+        tensor = _last(node.attributes.get("value", memoryview(b"")), TENSOR)
+        numbers = [part.value for part in _parts(tensor) if part.number == DTYPE]
+        dtype = dtype_of(numbers[-1] if numbers else 0)
+        shape = TensorShape()
+        try:
+            shape.ParseFromString(bytes(_last(tensor, SHAPE)))
+        except DecodeError as error:
+            raise FormatError(f"its shape is damaged ({error})") from None
         sizes = shape_of(shape)
-    except (DecodeError, FormatError) as error:
-        raise FormatError(f"{node.name}: its shape is damaged ({error})") from None
     read = partial(_read, f"{path}: {node.name}", tensor, dtype, sizes, size)
     return Variable(node.name, sizes, dtype.name, read)
 

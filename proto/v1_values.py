@@ -1,4 +1,4 @@
-"""The numbers of a tensor in a V1 checkpoint or a graph: a TensorProto's typed fields become an array.
+"""The numbers of a TensorProto, in a V1 checkpoint or a graph: typed fields become an array.
 
 Every type has its field (``float_val``, ``int_val`` ...) and is stored there in full, packed.
 Floats are viewed; integers are varints and are decoded.

@@ -4,7 +4,7 @@ Stated from the original's graphs (tensorflow/models research/deeplab/model.py, 
 research/slim/nets/mobilenet), at an eighth of their width, and nothing of deeplab_zoo is used.
 Leaves for each net a folder with ``model.ckpt-*``, ``frozen_inference_graph.pb`` and ``scores.npz``.
 
-    python run_tf_deeplab.py FOLDER
+    python run_tf_deeplab.py FOLDER NET...
 """
 
 import sys
@@ -183,12 +183,15 @@ def run(folder, backbone, output_stride, rates):
         np.savez(folder / "scores.npz", **out)
 
 
+NETS = {
+    "xception": (xception_65, 16, (6, 12, 18)),
+    "xception_8": (xception_65, 8, (12, 24, 36)),
+    "mobilenet": (mobilenet_v2, 16, ()),
+    "mobilenet_8": (mobilenet_v2, 8, ()),
+}
+
 if __name__ == "__main__":
-    root = Path(sys.argv[1])
-    for name, backbone, rates in (
-        ("xception", xception_65, (6, 12, 18)),
-        ("mobilenet", mobilenet_v2, ()),
-    ):
-        VALUES.clear()
-        run(root / name, backbone, 16, rates)
-        run(root / f"{name}_8", backbone, 8, tuple(2 * rate for rate in rates))
+    for net in sys.argv[2:]:
+        if not net.endswith("_8"):
+            VALUES.clear()
+        run(Path(sys.argv[1]) / net, *NETS[net])

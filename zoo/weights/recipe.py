@@ -15,6 +15,8 @@ NATIVE = (
     ("deeplab_v2", "vgg16"),
     ("deeplab_largefov", "vgg16"),
     ("deeplab_msc_largefov", "vgg16"),
+    ("deeplab_v3", "mobilenet_v2"),
+    ("deeplab_v3plus", "xception65"),
 )
 
 

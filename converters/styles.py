@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .backbones.resnet import Grid, contracted, resnet
-from .backbones.tf_mobilenet_v2 import mobilenet_v2
-from .backbones.tf_xception import xception65
+from .backbones.tf_mobilenet_v2 import tf_mobilenet_v2
+from .backbones.tf_xception import tf_xception65
 from .units import Backbone
 
 Width = Callable[[int], int]
@@ -94,7 +94,7 @@ STYLES = {
     ),
     # tensorflow/models research/deeplab: model.py, core/feature_extractor.py.
     "tensorflow": Style(
-        backbones={"xception65": xception65, "mobilenet_v2": mobilenet_v2},
+        backbones={"xception65": tf_xception65, "mobilenet_v2": tf_mobilenet_v2},
         decoder=None,
         output_stride=16,
         rates=(6, 12, 18),

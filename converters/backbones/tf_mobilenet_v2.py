@@ -22,7 +22,7 @@ STAGES = (
 # fmt: on
 
 
-def mobilenet_v2(output_stride: int, width: Callable[[int], int]) -> Backbone:
+def tf_mobilenet_v2(output_stride: int, width: Callable[[int], int]) -> Backbone:
     """Return a MobileNetV2; ``width`` gives of a number of channels how many there are.
 
     What strides beyond ``output_stride`` would do, dilation does.

@@ -24,7 +24,7 @@ MIDDLE = 16  # Modules of the middle flow, each added to its input.
 LAST = (1536, 1536, 2048)
 
 
-def xception65(output_stride: int, width: Callable[[int], int]) -> Backbone:
+def tf_xception65(output_stride: int, width: Callable[[int], int]) -> Backbone:
     """Return an Xception-65; ``width`` gives of a number of channels how many there are.
 
     What strides beyond ``output_stride`` would do, dilation does.

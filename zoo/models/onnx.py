@@ -24,6 +24,7 @@ from ...converters.files import replacing
 from ...converters.graph.engine import Graph
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError
 from .load import Native
+from .units import Conv
 
 # What torch's exporter writes without a version converter, and runtimes of 2022 on read.
 OPSET = 18
@@ -206,6 +207,9 @@ def _said(origin: Origin | None) -> dict[str, str]:
 def _folded(model: Native) -> nn.Module:
     """Return a copy for inference, each batch norm folded into the convolution before it."""
     folded = copy.deepcopy(model).cpu().float().eval()
+    for part in folded.modules():
+        if isinstance(part, Conv) and part.norm is not None:
+            part.conv, part.norm = fuse_conv_bn_eval(part.conv, part.norm), None
     for name, module in list(folded.named_modules()):
         norm = norm_of(name)
         if isinstance(module, nn.Conv2d) and norm != name and module.bias is None:

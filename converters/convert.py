@@ -12,7 +12,6 @@ from . import caffe, caffe_graph, families, hdf5, legacy, weights
 from .archive import Archive, Origin, tool
 from .files import sha256
 from .graph_file import read_weights
-from .kinds import Kind, kind_of
 from .native import Head, Native, is_backbone, recognised, to_native
 from .numerics import CAFFE_V2, TF_DEEPLAB, TF_SLIM
 
@@ -184,9 +183,11 @@ def _write(archive: Archive, native: Native, out: Path, keep_hdf5: str | Path | 
 def read_tensorflow(path: Path, select: Sequence[str] = ()) -> Archive:
     """Read a TensorFlow checkpoint into an archive; see `convert_tensorflow`."""
     from ..proto.checkpoint import open_checkpoint
+    from ..proto.frozen_graph import is_frozen_graph
+    from ..proto.source import head
     from . import tensorflow
 
-    if path.is_file() and kind_of(path) is Kind.FROZEN:
+    if path.is_file() and is_frozen_graph(head(path)):
         return _read_frozen(path, select)
     checkpoint = open_checkpoint(path)
     found = tensorflow.tensors(tensorflow.stored(checkpoint), select=select)

@@ -14,11 +14,10 @@ from .deeplab_v3 import DeepLabV3Config, dilations
 from .family import Config, Settings
 from .naming.deeplab_v3 import HEAD, NAMING
 from .naming.scheme import read
-from .tensorflow import ROLES, Stored
+from .tensorflow import ROLES, Stored, scope_of
 
 CONSTANT = "a constant of the computation, not a variable"
 BRANCH = HEAD + "pyramid.branches.{r}.depthwise.conv"
-STRIDE = 32  # What the backbones' strides come to, where none is replaced by a dilation.
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,12 @@ def read_graph(graph: FrozenGraph) -> Frozen:
             "constants: they are folded into the convolutions, or it is no frozen graph of a "
             "DeepLab. Convert the checkpoint it was exported from."
         )
+    scope = scope_of(kept)
     layers = {name.rpartition("/")[0] for name in kept}
     rates: dict[str, int] = {}
     for node, rate in graph.dilations.items():
         if (layer := _layer(node, layers)) is not None:
-            rates[layer] = rate
+            rates[layer.removeprefix(scope)] = rate
     dropped = tuple((name, CONSTANT) for name in graph.constants if name not in kept)
     return Frozen(kept, dropped, rates)
 
@@ -82,7 +82,7 @@ def settings(rates: Mapping[str, int]) -> Settings:
     }
     deepest = max((r for one, r in modules.items() if one.startswith("backbone.")), default=1)
     return {
-        "output_stride": (STRIDE / deepest,),
+        "output_stride": (8.0 if deepest >= 4 else 16.0,),  # Of 32, dilation replaces the rest.
         "rates": tuple(float(branches[index]) for index in sorted(branches)),
     }
 

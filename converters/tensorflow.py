@@ -113,7 +113,7 @@ def tensors(
     for pattern in select:
         if not any(fnmatchcase(name, pattern) for name in variables):
             raise UsageError(f"--variables {pattern!r} selects none of {len(variables)} variables.")
-    scope = _scope(variables)
+    scope = scope_of(variables)
     found: list[Tensor] = []
     dropped: list[tuple[str, str]] = []
     problems: list[str] = []
@@ -160,11 +160,12 @@ def to_float32(dtype: str) -> str:
 def layers(variables: Iterable[str]) -> list[str]:
     """Return the layers that variables are of, for telling what they are."""
     names = list(variables)
-    scope = _scope(names)
+    scope = scope_of(names)
     return [name.removeprefix(scope).rpartition("/")[0] for name in names]
 
 
-def _scope(names: Iterable[str]) -> str:
+def scope_of(names: Iterable[str]) -> str:
+    """Return what stands before the network's own names, ``""`` for nothing."""
     scopes = [
         name.removesuffix(anchor) for name in names for anchor in ANCHORS if name.endswith(anchor)
     ]

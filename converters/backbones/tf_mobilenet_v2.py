@@ -41,10 +41,8 @@ def tf_mobilenet_v2(output_stride: int, width: Callable[[int], int]) -> Backbone
             parts.append((f"block{len(parts) - 1}", made))
             inputs = outputs
     # The published nets have no decoder; where one was trained, it sees a widened quarter.
-    low = width(24) * 6
-    return Backbone(
-        Chain(tuple(parts)), "block2.depthwise", low, "block12", width(96), inputs
-    )  # fmt: skip
+    low, low_channels = "block2.depthwise", width(24) * 6
+    return Backbone(Chain(tuple(parts)), low, low_channels, "block12", width(96), inputs)
 
 
 def _block(inputs: int, outputs: int, expansion: int, stride: int, rate: int) -> Chain | Residual:

@@ -55,9 +55,8 @@ def tf_xception65(output_stride: int, width: Callable[[int], int]) -> Backbone:
     ]
     parts.append(("exit2", Chain(tuple(last))))
     # The decoder sees what the second convolution gives, before an activation.
-    low = width(FLOWS[1][1][1])
-    side = width(FLOWS[3][1][2])
-    return Backbone(Chain(tuple(parts)), "entry2.separable2", low, "middle", side, sizes[-1])
+    low, low_channels = "entry2.separable2", width(256)
+    return Backbone(Chain(tuple(parts)), low, low_channels, "middle", width(728), sizes[-1])
 
 
 def _module(

@@ -57,7 +57,7 @@ def test_a_graph_that_dilates_otherwise_is_refused() -> None:
     found = layers(XCEPTION)
     where = "xception_65/exit_flow/block2/unit_1/xception_module/separable_conv"
     changed = {**found, f"{where}2_depthwise": 4, f"{where}3_depthwise": 8}
-    assert frozen.settings(changed)["output_stride"] == (4.0,)
+    assert frozen.settings(changed)["output_stride"] == (8.0,)
     with pytest.raises(
         MismatchError, match=r"2 convolutions .*\n.*separable2\.depthwise.*4, exp.* 2"
     ):
@@ -73,12 +73,20 @@ def test_operations_belong_to_the_layer_whose_scope_they_stand_in() -> None:
             "aspp1_depthwise/depthwise_weights",
             "sub/y",
             "weights",
+            "MobilenetV2/Conv/weights",
             dilations={"aspp1_depthwise/depthwise/SpaceToBatchND_1": 6, "elsewhere/Conv2D": 3},
         )
     )
     assert found.rates == {"aspp1_depthwise": 6}
-    assert list(found.variables) == [*NORMED, "aspp1_depthwise/depthwise_weights"]
+    kept = [*NORMED, "aspp1_depthwise/depthwise_weights", "MobilenetV2/Conv/weights"]
+    assert list(found.variables) == kept
     assert found.dropped == (("sub/y", frozen.CONSTANT), ("weights", frozen.CONSTANT))
+
+
+def test_a_scope_before_the_net_is_taken_off() -> None:
+    names = ("net/MobilenetV2/Conv/weights", "net/aspp0/BatchNorm/moving_variance")
+    dilated = {"net/MobilenetV2/Conv/convolution/SpaceToBatchND": 2}
+    assert frozen.read_graph(graph(*names, dilations=dilated)).rates == {"MobilenetV2/Conv": 2}
 
 
 @pytest.mark.parametrize(

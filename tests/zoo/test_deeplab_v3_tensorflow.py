@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from deeplab_zoo.zoo.models.deeplab_v3 import DeepLabV3
 from deeplab_zoo.zoo.models.inference import predict, prepare
 from deeplab_zoo.zoo.models.load import build
 from deeplab_zoo.zoo.models.resampling import resize
+from deeplab_zoo.zoo.weights import archives, recipe
+from deeplab_zoo.zoo.weights.registry import load_registry
 
 PROGRAM = Path(__file__).parent / "run_tf_deeplab.py"
 QUIET = {"TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -50,6 +53,7 @@ QUICK = pytest.mark.parametrize(
 )
 
 Convert = Callable[[Path], Native]
+Save = Callable[[dict[str, Any]], Path]
 
 
 def run_tensorflow(root: Path, *nets: str) -> Path:
@@ -81,7 +85,7 @@ def convert(tmp_path: Path) -> Convert:
 
 
 @pytest.fixture
-def save(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+def save(tmp_path: Path) -> Save:
     def write(found: dict[str, Any]) -> Path:
         prefix = tmp_path / "model.ckpt"
         with (
@@ -215,6 +219,32 @@ def test_the_full_nets_have_the_sizes_that_are_published() -> None:
         assert sum(size for name, size in sizes.items() if ".running_" not in name) == trained
 
 
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "config"),
+    [
+        ("tf-deeplabv3-mobilenet-v2-voc", "model.ckpt-30000", MOBILENET),
+        ("tf-deeplabv3plus-xception-voc", "model.ckpt", XCEPTION),
+    ],
+)
+def test_an_entry_of_the_registry_becomes_a_model(
+    name: str, checkpoint: str, config: DeepLabV3Config, save: Save, tmp_path: Path
+) -> None:
+    prefix = save(variables(random_weights(config)))
+    entry = load_registry().find(name)
+    (artifact,) = entry.artifacts
+    packed = tmp_path / artifact.filename
+    with tarfile.open(packed, "w:gz") as archive:
+        for suffix in ("index", "data-00000-of-00001"):
+            archive.add(f"{prefix}.{suffix}", f"folder/{checkpoint}.{suffix}")
+        archive.add(PROGRAM, f"folder/{GRAPH}")  # Is left in there.
+    assert artifact.archive is not None
+    archives.unpack(packed, artifact.archive, tmp_path / "unpacked")
+    recipe.convert(entry, tmp_path / "unpacked", tmp_path / "x.safetensors")
+    model = deeplab_zoo.load(tmp_path / "x.safetensors")
+    assert model.config == config
+    assert model.numerics.name == entry.numerics == "tf-deeplab"
+
+
 WITHOUT = """
 import sys
 import deeplab_zoo
@@ -223,9 +253,7 @@ print(sorted({"torch", "tensorflow"} & set(sys.modules)))
 """
 
 
-def test_converting_needs_neither_tensorflow_nor_torch(
-    save: Callable[[dict[str, Any]], Path], tmp_path: Path
-) -> None:
+def test_converting_needs_neither_tensorflow_nor_torch(save: Save, tmp_path: Path) -> None:
     prefix = save(variables(random_weights(MOBILENET)))
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, str(prefix), str(tmp_path / "x.safetensors")],
@@ -298,7 +326,7 @@ def test_the_model_compiles_without_graph_breaks(config: DeepLabV3Config) -> Non
     ],
 )  # fmt: skip
 def test_missing_mixed_and_misshapen_variables_are_named(
-    save: Callable[[dict[str, Any]], Path], convert: Convert, change: Any, message: str
+    save: Save, convert: Convert, change: Any, message: str
 ) -> None:
     found = variables(random_weights(MOBILENET))
     change(found)

@@ -59,6 +59,8 @@ def test_what_can_be_loaded_follows_from_recipe_and_family() -> None:
     entries = load_registry().entries.values()
     reasons = {entry.name: obstacle(entry) for entry in entries}
     assert reasons["deeplabv2-resnet101-voc"] is None
+    assert reasons["tf-deeplabv3-mobilenet-v2-voc"] is None
+    assert reasons["tf-deeplabv3plus-xception-voc"] is None
     assert "deeplab_v3 resnet101" in str(reasons["torchvision-deeplabv3-resnet101-coco"])
     assert "adaptsegnet-multi" in str(reasons["adaptsegnet-deeplabv2-resnet101-gta2cityscapes"])
     assert "dataset" in str(reasons["sbd"])

@@ -35,7 +35,7 @@ from deeplab_zoo.zoo.weights.registry import load_registry
 
 PROGRAM = Path(__file__).parent / "run_tf_deeplab.py"
 QUIET = {"TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-SIZES = ("33x65", "65x97", "34x50")
+SIZES = ("33x321", "34x50")
 GRAPH = "frozen_inference_graph.pb"
 CHECKPOINT = "model.ckpt-3"
 EIGHTH = 0.125  # The program's width.
@@ -168,6 +168,16 @@ def test_other_conventions_are_other_functions(original: Path, convert: Convert,
         # Xception pads explicitly itself; only a decoder resizes before the scores.
         same = {"xception": ["padding"], "mobilenet": ["resize"]}[net]
         assert (relative(scores, expected) < 1e-5) == (list(change) == same), change
+
+
+def test_other_rates_are_another_function(original: Path, convert: Convert) -> None:
+    native = convert(original / "xception" / CHECKPOINT)
+    with np.load(original / "xception" / "scores.npz") as found:
+        photos, expected = found["image_33x321"], found["scores_33x321"]
+    for rates in ((6, 12, 19), (6, 11, 18), (7, 12, 18)):
+        config = replace(native.weights.config, rates=rates)
+        scores = scored(build(replace(native.weights, config=config)), photos)
+        assert relative(scores, expected) > 1e-4, rates
 
 
 @pytest.mark.parametrize("net", ["xception", "mobilenet"])

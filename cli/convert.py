@@ -141,13 +141,14 @@ def tf(
     variables: tuple[str, ...],
     multi_scale: bool,
 ) -> None:
-    """Convert a TensorFlow DeepLab v2 (DrSleep's) to PyTorch, without TensorFlow.
+    """Convert TensorFlow's DeepLab (v3, v3+; DrSleep's v2) to PyTorch, without TensorFlow.
 
     CHECKPOINT is any name of it: model.ckpt-20000, that with .index or .data-00000-of-00001,
-    a V1 file or its shards, or a folder with a checkpoint file.
+    a V1 file or its shards, or a folder with a checkpoint file; or a frozen graph (.pb).
 
     \b
     deeplab-zoo convert tf deeplab_resnet.ckpt -o deeplab.safetensors
+    deeplab-zoo convert tf frozen_inference_graph.pb -o deeplab_v3plus.safetensors
     """
     from ..converters.convert import convert_tensorflow
 

@@ -93,7 +93,7 @@ def open_any(path: Path) -> Weights:
     they change no value.
     """
     match kind_of(path):
-        case Kind.CHECKPOINT:
+        case Kind.CHECKPOINT | Kind.FROZEN:
             return to_native(convert.read_tensorflow(path)).weights
         case Kind.CAFFEMODEL:
             archive = convert.read_caffe(None, path, strict=False)

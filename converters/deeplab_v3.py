@@ -9,14 +9,14 @@ Sources: Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmenta
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ..proto.errors import MismatchError, UsageError
 from .family import Settings, Shape, as_json, of_json, read_settings
 from .naming.deeplab_v3 import AUXILIARY, HEAD, PROGRAMS
 from .styles import STYLES, rule
-from .units import Backbone, Chain, Conv, Drop, Pyramid, Unit, separable
+from .units import Backbone, Chain, Conv, Drop, Pyramid, Unit, convolutions, separable
 from .units import parameters as parameters_of
 
 
@@ -30,7 +30,7 @@ class DeepLabV3Config:
         Score channels, background included, void not.
     style
         Whose net it is, see `STYLES`: ``jfzhang95`` (rloss too), ``torchvision``,
-        ``openmmlab``, ``pytorchcv``.
+        ``openmmlab``, ``pytorchcv``, ``tensorflow``.
     backbone
         See the style's ``backbones``.
     decoder
@@ -38,7 +38,7 @@ class DeepLabV3Config:
     output_stride
         8 or 16: how many pixels of the image a feature stands for.
     rates
-        Dilations of the pyramid's 3x3 branches.
+        Dilations of the pyramid's 3x3 branches; empty where there are none.
     auxiliary
         Whether there is a second head, on an earlier stage.
     width
@@ -124,25 +124,27 @@ def network(config: DeepLabV3Config) -> Network:
     backbone = style.backbones[config.backbone](config.output_stride, width)
     channels = width(style.channels)
     in_two = style.separable and config.decoder
-    branches: list[Unit] = [Conv(backbone.channels, channels)]
+    conv = partial(Conv, eps=style.eps)
+    conv3x3 = partial(_3x3, in_two=in_two, eps=style.eps)
+    branches: list[Unit] = [conv(backbone.channels, channels)]
     for rate in config.rates:
-        branches.append(_3x3(backbone.channels, channels, rate=rate, in_two=in_two))
-    pooled = Conv(backbone.channels, channels)
+        branches.append(conv3x3(backbone.channels, channels, rate=rate))
+    pooled = conv(backbone.channels, channels)
     joined = (len(branches) + 1) * channels
-    project = Conv(joined, channels, style.project)
+    project = conv(joined, channels, style.project)
     pyramid = Pyramid(tuple(branches), pooled, style.pool_first, project)
     after, between, last = map(Drop, style.drop)
     low = None
     refine: list[tuple[str, Unit]] = [("drop", after)]
     if config.decoder:
-        low = Conv(backbone.low_channels, width(48))
+        low = conv(backbone.low_channels, width(48))
         refine += [
-            ("0", _3x3(channels + low.outputs, channels, in_two=in_two)),
+            ("0", conv3x3(channels + low.outputs, channels)),
             ("drop0", between),
-            ("1", _3x3(channels, channels, in_two=in_two)),
+            ("1", conv3x3(channels, channels)),
         ]
     else:
-        refine += [(str(index), Conv(channels, channels, 3)) for index in range(style.hidden)]
+        refine += [(str(index), conv(channels, channels, 3)) for index in range(style.hidden)]
     refine.append(("drop1", last))
     auxiliary = None
     if config.auxiliary:
@@ -155,10 +157,10 @@ def network(config: DeepLabV3Config) -> Network:
     return Network(backbone, pyramid, low, Chain(tuple(refine)), score, auxiliary)
 
 
-def _3x3(inputs: int, outputs: int, *, in_two: bool, rate: int = 1) -> Unit:
+def _3x3(inputs: int, outputs: int, *, in_two: bool, eps: float | None, rate: int = 1) -> Unit:
     if in_two:
-        return separable(inputs, outputs, rate=rate)
-    return Conv(inputs, outputs, 3, rate=rate)
+        return separable(inputs, outputs, rate=rate, eps=eps)
+    return Conv(inputs, outputs, 3, rate=rate, eps=eps)
 
 
 def parameters(config: DeepLabV3Config) -> dict[str, Shape]:
@@ -194,9 +196,10 @@ def infer_config(
     pooled = shapes.get(f"{HEAD}pyramid.pool.conv.weight", (0,))[0]
     classes = shapes.get(f"{HEAD}score.conv.weight", (21,))[0]
     auxiliary = any(name.startswith(AUXILIARY) for name in names)
+    atrous = any(name.startswith(f"{HEAD}pyramid.branches.1.") for name in names)
     nets = [net for net in _nets(decoder) if style in (None, net[0])]
     for known, kind in nets:
-        if _names(known, kind, decoder) != names - head:
+        if _names(known, kind, decoder, atrous) != names - head:
             continue
         published = STYLES[known]
         stride = output_stride or published.stride_of(kind)
@@ -206,7 +209,7 @@ def infer_config(
             backbone=kind,
             decoder=decoder,
             output_stride=stride,
-            rates=rates or published.rates_at(stride),
+            rates=(rates or published.rates_at(stride)) if atrous else (),
             auxiliary=auxiliary,
             width=pooled / published.channels,
         )
@@ -228,7 +231,7 @@ def _nets(decoder: bool) -> tuple[tuple[str, str], ...]:
 
 
 @cache
-def _names(style: str, backbone: str, decoder: bool) -> frozenset[str]:
+def _names(style: str, backbone: str, decoder: bool, atrous: bool) -> frozenset[str]:
     """Return the names of a net's parameters but of its scores."""
     published = STYLES[style]
     config = DeepLabV3Config(
@@ -236,7 +239,7 @@ def _names(style: str, backbone: str, decoder: bool) -> frozenset[str]:
         backbone=backbone,
         decoder=decoder,
         output_stride=published.stride_of(backbone),
-        rates=published.rates,
+        rates=published.rates if atrous else (),
     )
     return frozenset(name for name in parameters(config) if not name.startswith(f"{HEAD}score."))
 
@@ -252,9 +255,20 @@ def layouts_of(config: DeepLabV3Config) -> tuple[str, ...]:
     return ("canonical", *(one for one in PROGRAMS if one.partition("-")[0] == config.style))
 
 
+def dilations(config: DeepLabV3Config) -> dict[str, int]:
+    """Return the rates of the convolutions that are dilated, by their modules' names."""
+    return {
+        f"{name}.conv": conv.rate
+        for at, part in network(config).parts().items()
+        for name, conv in convolutions(part, at)
+        if conv.rate > 1
+    }
+
+
 def told_by_settings(settings: Settings) -> Mapping[str, Any]:
     """Read what `settings_of` gave."""
-    # The scales are another program's habit; this family has one.
+    if tuple(settings.get("scales", (1.0,))) != (1.0,):
+        raise UsageError("DeepLab v3 and v3+ run at one scale. Leave --multi-scale out.")
     kept = {name: values for name, values in settings.items() if name != "scales"}
     return read_settings(
         kept,

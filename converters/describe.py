@@ -140,6 +140,16 @@ def _checkpoint(path: Path) -> _Content:
     return _Content(names, arrays, None, facts, found.notes, found.files)
 
 
+def _frozen(path: Path) -> _Content:
+    from ..proto.frozen_graph import open_frozen_graph
+    from . import tensorflow
+
+    found = open_frozen_graph(path)
+    arrays = ((name, one.read()) for name, one in found.constants.items())
+    facts = {"operations": ", ".join(sorted(found.operations))}
+    return _Content(tensorflow.layers(found.constants), arrays, None, facts)
+
+
 def _kaffe(path: Path) -> _Content:
     from ..proto import kaffe
 
@@ -207,6 +217,7 @@ READERS: dict[Kind, Callable[[Path], _Content]] = {
     Kind.CAFFEMODEL: _caffemodel,
     Kind.SNAPSHOT: _snapshot,
     Kind.CHECKPOINT: _checkpoint,
+    Kind.FROZEN: _frozen,
     Kind.KAFFE: _kaffe,
     Kind.DEEPDISH: _deepdish,
     Kind.ARCHIVE: _archive,

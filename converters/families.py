@@ -72,9 +72,15 @@ DEEPLAB_V3 = Family(
 FAMILIES = (DEEPLAB_V2, LARGEFOV, DEEPLAB_V3)
 LAYOUTS = tuple(dict.fromkeys(one for family in FAMILIES for one in family.naming.layouts))
 
-# Schemes of layers and variables, as Caffe and TensorFlow have them. DrSleep's variables took
-# Caffe's names.
+# Schemes of layers and variables: Caffe's, which DrSleep's variables took, and TensorFlow's own.
 SOURCES = ("caffe", "tensorflow")
+
+
+def source_of(config: Config) -> str | None:
+    """Return the scheme of `SOURCES` that has names for a config's layers, None where none has."""
+    if of_config(config).caffe:
+        return "caffe"
+    return next((one for one in SOURCES if one == getattr(config, "style", "")), None)
 
 
 def of_config(config: Config) -> Family:

@@ -90,7 +90,8 @@ def read(path: Path, numerics: str | None = None) -> Archive:
         case Kind.SAFETENSORS | Kind.PTH:
             return _of_state(path, named)
         case kind:
-            command = "convert tf" if kind is Kind.CHECKPOINT else "convert caffe"
+            of_tensorflow = kind in (Kind.CHECKPOINT, Kind.FROZEN)
+            command = "convert tf" if of_tensorflow else "convert caffe"
             raise FormatError(f"{path}: is a {kind.value}, use `deeplab-zoo {command}`.")
 
 

@@ -131,6 +131,21 @@ OPENMMLAB = replace(TORCHVISION, name="openmmlab")
 # osmr/pytorchcv: models/deeplabv3.py, common/norm.py; GluonCV's mean and deviation.
 PYTORCHCV = replace(TORCHVISION, name="pytorchcv", resize="align_corners")
 
+# tensorflow/models research/deeplab: core/feature_extractor.py brings pixels to -1..1, model.py
+# resizes, eval.py pads. The epsilon is the backbones'; the head's own is in its style. Sizes of
+# scaled inputs are Caffe's wherever both grids meet.
+TF_DEEPLAB = Numerics(
+    name="tf-deeplab",
+    channel_order="RGB",
+    mean=(127.5, 127.5, 127.5),
+    std=(127.5, 127.5, 127.5),
+    padding="same",
+    resize="align_corners",
+    scaled_size="interp",
+    bn_eps=1e-3,
+    test_size=513,
+)
+
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -142,6 +157,7 @@ PROFILES = {
         JFZHANG95,
         OPENMMLAB,
         PYTORCHCV,
+        TF_DEEPLAB,
     )
 }
 

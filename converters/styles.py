@@ -8,6 +8,8 @@ from .backbones.drn import drn_d_54
 from .backbones.mobilenet_v2 import mobilenet_v2
 from .backbones.mobilenet_v3 import mobilenet_v3_large
 from .backbones.resnet import Grid, contracted, resnet
+from .backbones.tf_mobilenet_v2 import tf_mobilenet_v2
+from .backbones.tf_xception import tf_xception65
 from .units import Backbone
 
 Width = Callable[[int], int]
@@ -42,6 +44,8 @@ class Style:
         Whether the decoder, and then the pyramid too, convolve in two steps.
     auxiliary
         Channels of the auxiliary head's 3x3 convolution: of the channels it reads.
+    eps
+        The batch norms' epsilon from the pyramid on, where it is not the profile's.
     drop
         Dropout's shares: after the pyramid, after the decoder's first convolution, before the
         scores.
@@ -58,6 +62,7 @@ class Style:
     hidden: int = 0
     separable: bool = False
     auxiliary: Callable[[int], int] = lambda channels: channels // 4
+    eps: float | None = None
     drop: tuple[float, float, float] = (0.5, 0.5, 0.1)
     other_strides: Mapping[str, int] = field(default_factory=dict)
     other_rates: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -141,6 +146,17 @@ STYLES = {
         rates=(12, 24, 36),
         hidden=1,
         drop=(0.5, 0.0, 0.1),
+    ),
+    # tensorflow/models research/deeplab: model.py, core/feature_extractor.py.
+    "tensorflow": Style(
+        backbones={"xception65": tf_xception65, "mobilenet_v2": tf_mobilenet_v2},
+        decoder=None,
+        output_stride=16,
+        rates=(6, 12, 18),
+        pool_first=True,
+        separable=True,
+        eps=1e-5,
+        drop=(0.1, 0.0, 0.0),
     ),
 }
 

@@ -135,7 +135,8 @@ class Backbone:
     body
         Its parts, in order.
     low, low_channels
-        The part whose output a decoder takes beside the last, and its channels.
+        The part whose output a decoder takes beside the last, and its channels; ``part.inner``
+        is one inside of a part.
     side, side_channels
         The part whose output an auxiliary head reads.
     channels
@@ -173,33 +174,36 @@ def separable(
 
 def parameters(unit: Unit, at: str) -> Iterator[tuple[str, Shape]]:
     """Yield the name and shape of a unit's every parameter; ``at`` is its own name."""
+    for name, conv in convolutions(unit, at):
+        kernel = conv.kernel
+        yield f"{name}.conv.weight", (conv.outputs, conv.inputs // conv.groups, kernel, kernel)
+        if conv.norm:
+            for parameter in ("weight", "bias", "running_mean", "running_var"):
+                yield f"{name}.norm.{parameter}", (conv.outputs,)
+        else:
+            yield f"{name}.conv.bias", (conv.outputs,)
+
+
+def convolutions(unit: Unit, at: str) -> Iterator[tuple[str, Conv]]:
+    """Yield a unit's every convolution and its name; ``at`` is the unit's own."""
     match unit:
         case Conv():
-            kernel = unit.kernel
-            yield (
-                f"{at}.conv.weight",
-                (unit.outputs, unit.inputs // unit.groups, kernel, kernel),
-            )
-            if unit.norm:
-                for name in ("weight", "bias", "running_mean", "running_var"):
-                    yield f"{at}.norm.{name}", (unit.outputs,)
-            else:
-                yield f"{at}.conv.bias", (unit.outputs,)
+            yield at, unit
         case Excite(channels, squeezed):
-            yield from parameters(Conv(channels, squeezed, norm=False), f"{at}.squeeze")
-            yield from parameters(Conv(squeezed, channels, norm=False), f"{at}.expand")
+            yield f"{at}.squeeze", Conv(channels, squeezed, norm=False)
+            yield f"{at}.expand", Conv(squeezed, channels, norm=False)
         case Chain(parts):
             for name, part in parts:
-                yield from parameters(part, f"{at}.{name}")
+                yield from convolutions(part, f"{at}.{name}")
         case Residual(parts, shortcut):
             for name, part in parts:
-                yield from parameters(part, f"{at}.{name}")
+                yield from convolutions(part, f"{at}.{name}")
             if shortcut is not None:
-                yield from parameters(shortcut, f"{at}.shortcut")
+                yield f"{at}.shortcut", shortcut
         case Pyramid():
             for index, branch in enumerate(unit.branches):
-                yield from parameters(branch, f"{at}.branches.{index}")
-            yield from parameters(unit.pool, f"{at}.pool")
-            yield from parameters(unit.project, f"{at}.project")
+                yield from convolutions(branch, f"{at}.branches.{index}")
+            yield f"{at}.pool", unit.pool
+            yield f"{at}.project", unit.project
         case Pool() | Pad() | Activate() | Drop():
             return

@@ -4,7 +4,7 @@ A module here is one of a unit's two: its convolution or its batch norm, which a
 by side, ``{conv|norm}`` in one scheme and ``{0|1}`` in another.
 """
 
-from . import jfzhang95, openmmlab, pytorchcv, torchvision
+from . import jfzhang95, openmmlab, pytorchcv, tf_deeplab, torchvision
 from .scheme import Naming
 
 HEAD = "classifier."
@@ -21,14 +21,18 @@ PROGRAMS = {
 }
 LAYOUTS = ("canonical", *PROGRAMS)
 
+# Names of a checkpoint's variables, which no state dict has.
+VARIABLES = {"tensorflow": tf_deeplab.TABLE}
+TABLES = {**PROGRAMS, **VARIABLES}
+
 NAMING = Naming(
-    table=tuple((name,) for name in dict.fromkeys(row[0] for t in PROGRAMS.values() for row in t)),
+    table=tuple((name,) for name in dict.fromkeys(row[0] for t in TABLES.values() for row in t)),
     columns={"canonical": 0},
     blobs=(),
     marks=(HEAD, AUXILIARY),
     start_marks=(),
     head=("classifier.score.", AUXILIARY),
     layouts=LAYOUTS,
-    programs=PROGRAMS,
+    programs=TABLES,
     aliases={"jfzhang95": jfzhang95.ALIASES},
 )

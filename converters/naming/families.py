@@ -28,6 +28,7 @@ FAMILIES = (
     (r"classifier\.0\.convs\..*", "DeepLab v3 in torchvision's names"),
     (r"decode_head\.aspp_modules\..*", "DeepLab v3 or v3+ in OpenMMLab's names"),
     (r"pool\.branches\.branch5\..*", "DeepLab v3 in pytorchcv's names"),
+    (r"(.*/)?concat_projection/weights", "DeepLab v3 or v3+ of TensorFlow's models"),
     *FOREIGN,
 )
 

@@ -12,7 +12,7 @@ from ...converters.numerics import JFZHANG95, Numerics
 from ...converters.units import Backbone as BackboneUnits
 from . import inference
 from .resampling import resize
-from .units import Conv, Pyramid, build, chain
+from .units import Conv, Pyramid, Residual, build, chain
 
 
 class Backbone(nn.Module):
@@ -20,7 +20,7 @@ class Backbone(nn.Module):
 
     def __init__(self, unit: BackboneUnits, numerics: Numerics) -> None:
         super().__init__()
-        self.low = unit.low
+        self.low, _, self.tap = unit.low.partition(".")
         self.parts = [name for name, _ in unit.body.parts]
         for name, part in unit.body.parts:
             self.add_module(name, build(part, numerics))
@@ -29,9 +29,13 @@ class Backbone(nn.Module):
         """Map an image (batch, 3, h, w) to features at 1 / output stride, and early ones."""
         x = low = image
         for name in self.parts:
-            x = self.get_submodule(name)(x)
-            if name == self.low:
-                low = x
+            part = self.get_submodule(name)
+            if name != self.low:
+                x = part(x)
+            elif isinstance(part, Residual) and self.tap:
+                x, low = part.tapped(x, self.tap)
+            else:
+                x = low = part(x)
         return x, low
 
 

@@ -52,8 +52,9 @@ class Conv(nn.Module):
     def __init__(self, unit: units.Conv, numerics: Numerics) -> None:
         super().__init__()
         padding = numerics.padding if unit.padding == "profile" else unit.padding
-        self.same = (unit.rate * (unit.kernel - 1) + 1, unit.stride) if padding == "same" else None
-        pad = unit.rate * (unit.kernel // 2) if padding == "explicit" else 0
+        strided = padding == "same" and unit.stride > 1  # Else SAME pads both sides alike.
+        self.same = (unit.rate * (unit.kernel - 1) + 1, unit.stride) if strided else None
+        pad = 0 if strided or padding == "none" else unit.rate * (unit.kernel // 2)
         self.conv = nn.Conv2d(
             unit.inputs,
             unit.outputs,
@@ -123,13 +124,19 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, inputs, h, w) to (batch, outputs, h / stride, w / stride)."""
+        return self.tapped(x, "")[0]
+
+    def tapped(self, x: Tensor, tap: str) -> tuple[Tensor, Tensor]:
+        """Return the result, and what the part called ``tap`` gave on the way."""
         if self.first is not None:
             x = self.first(x)
-        y = x
+        y = seen = x
         for name in self.main:
             y = self.get_submodule(name)(y)
+            if name == tap:
+                seen = y
         y = y + (x if self.shortcut is None else self.shortcut(x))
-        return y if self.last is None else self.last(y)
+        return y if self.last is None else self.last(y), seen
 
 
 class Pyramid(nn.Module):

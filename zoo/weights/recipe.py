@@ -19,6 +19,7 @@ NATIVE = (
     ("deeplab_msc_largefov", "vgg16"),
     ("deeplab_v3", "resnet50"),
     ("deeplab_v3", "resnet101"),
+    ("deeplab_v3", "mobilenet_v2"),
     ("deeplab_v3", "mobilenet_v3_large"),
     ("deeplab_v3", "resnetd50b"),
     ("deeplab_v3", "resnetd101b"),
@@ -27,6 +28,7 @@ NATIVE = (
     ("deeplab_v3plus", "resnet101"),
     ("deeplab_v3plus", "mobilenet_v2"),
     ("deeplab_v3plus", "drn_d_54"),
+    ("deeplab_v3plus", "xception65"),
 )
 
 

@@ -61,7 +61,7 @@ def test_what_can_be_loaded_follows_from_recipe_and_family() -> None:
     assert reasons["deeplabv2-resnet101-voc"] is None
     assert reasons["rloss-mobilenet-voc-scribble"] is None
     assert reasons["jfzhang95-deeplabv3plus-drn-voc"] is None
-    programs = ("torchvision-", "mmseg-", "pytorchcv-")
+    programs = ("torchvision-", "mmseg-", "pytorchcv-", "tf-deeplab")
     assert not any(reason for name, reason in reasons.items() if name.startswith(programs))
     assert "vgg vgg16" in str(reasons["vgg16-imagenet-caffe"])
     assert "adaptsegnet-multi" in str(reasons["adaptsegnet-deeplabv2-resnet101-gta2cityscapes"])

@@ -3,19 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
-from ...converters.archive import Origin, tool
-from ...converters.export import open_weights
-from ...converters.files import folder_for, sha256, write_text
+from ...converters.files import folder_for, write_text
 from ...converters.weights import Weights
 from ...proto.errors import UsageError, listing
 from ..data.loader import loader
-from ..models.load import file_of
 from . import checkpoints
 from .checkpoints import Saved
 from .config import TrainConfig, differences, from_mapping, to_yaml
@@ -24,7 +21,7 @@ from .engine import Engine, make_engine, precision_state
 from .groups import parameter_groups
 from .log import Log
 from .loop import Run, updates
-from .model import RunningMean, fitted, make_model
+from .model import RunningMean, begun, fitted, make_model
 from .objective import class_weights, make_objective
 from .solver import make_solver
 from .validate import kept, validate
@@ -69,7 +66,8 @@ def finetune(
     Parameters
     ----------
     weights
-        Where training starts: ``.safetensors``, ``.pth``, an archive, or a registry's name.
+        Where training starts: ``.safetensors``, ``.pth``, an archive, or a registry's name;
+        ``scratch`` draws the weights of ``config.arch``.
     config
         Everything else that matters.
     output
@@ -93,13 +91,11 @@ def finetune(
     engine = make_engine(config)
     first = engine.global_rank == 0
     show = show if first else lambda _: None
-    path = file_of(weights)
-    given = open_weights(path, numerics=numerics)
+    given = begun(weights, config, numerics)
     train, val = opened(config)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
     data = prepared(config, engine.broadcast(scanned(config, train, val) if first else None))
     start, told = fitted(given, config, data.names)
-    start = replace(start, origin=_origin(path))
     for note in (*data.notes, told):
         if note:
             show(note)
@@ -112,10 +108,6 @@ def finetune(
         ) as log,
     ):  # fmt: skip
         return _trained(run, data, start, folder, log, first=first)
-
-
-def _origin(path: Path) -> Origin:
-    return Origin("deeplab-zoo", {path.name: sha256(path)}, tool())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import argparse
 import json
 import platform
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,17 +41,17 @@ from deeplab_zoo.zoo.training.config import TrainConfig
 from deeplab_zoo.zoo.training.job import RESULT, finetune
 
 NARROW = DeepLabV2Config(blocks=(2, 2, 2, 2), stem=16, widths=(16, 24, 32, 48), rates=(2, 4, 6, 8))
-TUNED_ON, REPORTED = 100, (1, 2, 3)
-STRENGTHS = (0.03, 0.1, 0.3, 1.0)
+TUNED_ON = 100
+STRENGTHS = (0.1, 0.3, 1.0, 0.03)
 SCALE = 0.5  # Of the DenseCRF loss.
 
-# What a run is: its stage, the masks that it sees, whether the DenseCRF loss joins in.
+# What a run is: its stage and the masks that it sees.
 RUNS = {
-    "partial": (1, "scribbles", False),
-    "partial, on": (2, "scribbles", False),
-    "densecrf": (2, "scribbles", True),
-    "full": (1, "labels", False),
-    "full, on": (2, "labels", False),
+    "partial": (1, "scribbles"),
+    "partial, on": (2, "scribbles"),
+    "full": (1, "labels"),
+    "full, on": (2, "labels"),
+    "densecrf": (2, "scribbles"),
 }
 
 
@@ -110,7 +110,7 @@ def train(
     folder: Path, setting: Setting, name: str, seed: int, strength: float, device: str
 ) -> float:
     """Do a run, or go on with it; return its mIoU."""
-    stage, masks, _ = RUNS[name]
+    stage, masks = RUNS[name]
     start = begin(folder, setting, seed)
     if stage == 2:
         first = "partial" if masks == "scribbles" else "full"
@@ -128,21 +128,24 @@ def train(
         device=device, seed=1000 * stage + seed, val_every=0, save_every=max(1, setting.steps // 4),
         keep=1, tensorboard=False,
     )  # fmt: skip
-    return finetune(
-        start, config, folder / "runs" / f"{name.replace(', ', '-')}-{seed}{ending}", resume="auto"
-    ).miou
+    output = folder / "runs" / f"{name.replace(', ', '-')}-{seed}{ending}"
+    found = finetune(start, config, output, resume="auto")
+    if found.path is None:
+        raise SystemExit("stopped; the same command goes on from there")
+    return found.miou
 
 
-def wanted(setting: Setting, *, tune: bool, strength: float) -> Iterator[tuple[str, int, float]]:
+def wanted(
+    seeds: Sequence[int], strength: float, *, tune: bool
+) -> Iterator[tuple[str, int, float]]:
     """Yield the runs to do, each with its seed and the strength of the DenseCRF loss."""
-    for seed in (TUNED_ON,) if tune else REPORTED:
-        yield "partial", seed, 0.0
-        yield "partial, on", seed, 0.0
-        for one in STRENGTHS if tune else (strength,):
-            yield "densecrf", seed, one
-        if not tune:
-            yield "full", seed, 0.0
-            yield "full, on", seed, 0.0
+    for name, (_, masks) in RUNS.items():
+        if tune and masks == "labels":
+            continue
+        strengths = (STRENGTHS if tune else (strength,)) if name == "densecrf" else (0.0,)
+        for one in strengths:
+            for seed in (TUNED_ON,) if tune else seeds:
+                yield name, seed, one
 
 
 def main() -> None:
@@ -151,6 +154,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
     parser.add_argument("--results", type=Path, required=True, help="JSON lines, appended to")
+    parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--tune", action="store_true", help=f"strengths {STRENGTHS}, one seed")
     parser.add_argument("--strength", type=float, default=0.1)
     parser.add_argument("--arch", default="narrow", help="narrow, or a name of finetune --arch")
@@ -164,7 +168,7 @@ def main() -> None:
     parser.add_argument("--sigma-rgb", type=float, default=15.0)
     parser.add_argument("--sigma-xy", type=float, default=48.0, help="in pixels of --size")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     height, width = map(int, options.size.split(","))
@@ -172,9 +176,10 @@ def main() -> None:
         options.arch, options.weights, (height, width), options.crop, options.steps,
         options.batch_size, options.lr, options.sigma_rgb, options.sigma_xy, options.classes,
     )  # fmt: skip
+    seeds = [int(one) for one in options.seeds.split(",")]
     prepare(options.data, options.work, setting)
     done = read(options.results, setting)
-    runs = list(wanted(setting, tune=options.tune, strength=options.strength))
+    runs = list(wanted(seeds, options.strength, tune=options.tune))
     for name, seed, strength in runs:
         if (name, seed, strength) in done:
             continue
@@ -182,9 +187,13 @@ def main() -> None:
         miou = train(options.work, setting, name, seed, strength, options.device)
         seconds = (datetime.now(UTC) - began).total_seconds()
         done[name, seed, strength] = miou
-        print(f"{name}, seed {seed}, strength {strength:g}: {miou:.4f}, {seconds:.0f} s", flush=True)
-        row = {"run": name, "seed": seed, "strength": strength, "miou": miou, "seconds": seconds,
-               "began": began.isoformat(timespec="seconds"), "setting": asdict(setting)}  # fmt: skip
+        print(
+            f"{name}, seed {seed}, strength {strength:g}: {miou:.4f}, {seconds:.0f} s", flush=True
+        )
+        row = {
+            "run": name, "seed": seed, "strength": strength, "miou": miou, "seconds": seconds,
+            "began": began.isoformat(timespec="seconds"), "setting": asdict(setting),
+        }  # fmt: skip
         with options.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
     print("\n".join(table({key: done[key] for key in runs}, setting, options.device)))
@@ -208,7 +217,9 @@ def table(
     """Yield the lines of the result, as Markdown."""
     kinds = list(dict.fromkeys((name, strength) for name, _, strength in done))
     seeds = list(dict.fromkeys(seed for _, seed, _ in done))
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
     yield f"\n{datetime.now(UTC):%Y-%m-%d}, {platform.platform()}, Python "
     yield f"{platform.python_version()}, torch {torch.__version__}, {where}\n\n{setting}\n"
     yield f"| run | strength | {' | '.join(f'seed {one}' for one in seeds)} | mean | std |"

@@ -28,10 +28,12 @@ class Architecture:
     numerics: str
 
 
+_VGG16_ASPP = {"rates": [6, 12, 18, 24], "average": False}
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "deeplabv2-resnet101": Architecture("deeplab_v2", {}, "caffe-v2"),
     "deeplabv2-resnet50":  Architecture("deeplab_v2", {"blocks": [3, 4, 6, 3]}, "caffe-v2"),
-    "deeplabv2-vgg16":     Architecture("largefov", {"rates": [6, 12, 18, 24], "average": False}, "caffe-v2"),
+    "deeplabv2-vgg16":     Architecture("largefov", _VGG16_ASPP, "caffe-v2"),
     "largefov":            Architecture("largefov", {}, "caffe-v2"),
     "largefov-msc":        Architecture("largefov", {"sides": 128}, "caffe-v2"),
 }  # fmt: skip

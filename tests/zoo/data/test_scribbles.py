@@ -7,8 +7,8 @@ from PIL import Image
 from scipy import ndimage
 
 from deeplab_zoo.proto.errors import FormatError, StorageError, UsageError
-from deeplab_zoo.zoo.data.legend import CAMVID, SCRIBBLE, VOC
 from deeplab_zoo.zoo.data.images import read_mask
+from deeplab_zoo.zoo.data.legend import CAMVID, SCRIBBLE, VOC
 from deeplab_zoo.zoo.data.scribbles import scribble, scribble_masks
 
 

@@ -117,7 +117,8 @@ def scribble(
 
     \b
     deeplab-zoo labels scribble camvid/labels camvid/scribbles --classes camvid
-    deeplab-zoo finetune x.safetensors camvid --labels scribbles --recipe rloss-densecrf
+    deeplab-zoo finetune x.safetensors camvid --labels scribbles --val-labels labels \\
+      --recipe rloss-partial --reset-head
     """
     from ..zoo.data.legend import find_legend
     from ..zoo.data.scribbles import scribble_masks

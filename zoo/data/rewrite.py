@@ -60,7 +60,8 @@ def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Return each mask and the file that it becomes."""
     here, there = source.resolve(), target.resolve()
     if here == there or here in there.parents:
-        raise UsageError(f"{target}: is what is read, expected another place to write to.")
+        which = "is" if here == there else "lies in"
+        raise UsageError(f"{target}: {which} what is read, expected another place to write to.")
     if source.is_file():
         return [(source, target)]
     masks = by_stem(source, MASKS)

@@ -139,8 +139,8 @@ class _Land:
     depth: Floats
     region: Ints
     drawn: Ints
-    lengths: "sparse.csr_array"
-    costs: "sparse.csr_array"
+    lengths: sparse.csr_array
+    costs: sparse.csr_array
 
 
 def _survey(mask: Bytes, random: np.random.Generator) -> _Land:
@@ -161,7 +161,7 @@ def _survey(mask: Bytes, random: np.random.Generator) -> _Land:
     return _Land(depth, region.reshape(mask.shape), np.flatnonzero(drawn), lengths, costs)
 
 
-def _steps(mask: Bytes, price: Floats) -> tuple["sparse.csr_array", "sparse.csr_array"]:
+def _steps(mask: Bytes, price: Floats) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Return the lengths and the costs of the steps between neighbours of one class."""
     height, width = mask.shape
     number = np.arange(mask.size).reshape(mask.shape)
@@ -194,15 +194,14 @@ def _across(land: _Land) -> list[Ints]:
 
 def _branches(land: _Land, ways: Sequence[Ints], at_least: float) -> list[Ints]:
     """Return ways from those there are to each region's farthest pixel, the long ones."""
-    height, width = land.region.shape
-    taken = np.ravel_multi_index(np.concatenate(ways).T, (height, width))
+    taken = _numbers(np.concatenate(ways), land)
     distance = _reach(land.lengths, taken)[0]
     before = _reach(land.costs, taken)[1]
     ends = [one for one in _farthest(land, distance) if distance[one] >= at_least]
     return [_walk(before, one, land) for one in ends]
 
 
-def _reach(steps: "sparse.csr_array", starts: Ints) -> tuple[Floats, Ints]:
+def _reach(steps: sparse.csr_array, starts: Ints) -> tuple[Floats, Ints]:
     """Return each pixel's distance from the next start, and the pixel before it on the way."""
     distance, before, _ = csgraph.dijkstra(
         steps, directed=False, indices=starts, return_predecessors=True, min_only=True
@@ -214,7 +213,13 @@ def _farthest(land: _Land, distance: Floats) -> Ints:
     """Return the pixel of each drawn region where a distance is largest."""
     reached = np.where(np.isfinite(distance), distance, -1).reshape(land.region.shape)
     places = ndimage.maximum_position(reached, land.region, land.drawn)
-    return np.ravel_multi_index(np.array(places).T, land.region.shape)
+    return _numbers(np.array(places, np.intp), land)
+
+
+def _numbers(places: Ints, land: _Land) -> Ints:
+    """Return the numbers of pixels (y, x), row by row."""
+    found: Ints = places[:, 0] * land.region.shape[1] + places[:, 1]
+    return found
 
 
 def _walk(before: Ints, end: int, land: _Land) -> Ints:
@@ -240,8 +245,10 @@ def _middle(way: Ints, part: float, pen: float) -> Ints:
 
 def _ink(land: _Land, ways: Sequence[Ints], pen: float) -> NDArray[np.bool_]:
     """Draw along ways; the pen keeps off borders, except where a way has to go along them."""
-    line = np.zeros(land.region.shape, bool)
+    line = np.zeros(land.region.shape, np.bool_)
     line[tuple(np.concatenate(ways).T)] = True
     distance, (y, x) = ndimage.distance_transform_edt(~line, return_indices=True)
-    near = (distance <= pen / 2) & (land.region == land.region[y, x]) & (land.depth >= 2)
+    near: NDArray[np.bool_] = (
+        (distance <= pen / 2) & (land.region == land.region[y, x]) & (land.depth >= 2)
+    )
     return near | line

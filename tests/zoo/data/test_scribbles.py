@@ -146,7 +146,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(tmp_path: Path) 
         list(scribble_masks(source, out, VOC, share=0))
     with pytest.raises(UsageError, match="is what is read"):
         list(scribble_masks(source, source, VOC))
-    with pytest.raises(UsageError, match="expected another place"):
+    with pytest.raises(UsageError, match="lies in what is read, expected another place"):
         list(scribble_masks(source, source / "inside", VOC))
     with pytest.raises(StorageError, match="no such folder"):
         list(scribble_masks(tmp_path / "none", out, VOC))

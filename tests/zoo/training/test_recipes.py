@@ -175,6 +175,13 @@ def test_the_densecrf_terms_have_their_ancestors_reach() -> None:
     }
 
 
+def test_the_densecrf_term_is_normalised_by_pixel_where_the_config_says_so() -> None:
+    config = TrainConfig(regularizer="densecrf", crf_normalisation="pixel", crf_weight=1e-5)
+    loss = make_objective(config, CAFFE_V2, 21).regularizer
+    assert loss is not None
+    assert (loss.normalisation, loss.weight) == ("pixel", 1e-5)
+
+
 def test_stages_differ_in_nothing_but_the_loss_and_the_schedule() -> None:
     def differing(one: str, other: str) -> set[str]:
         first, second = recipe(one), recipe(other)

@@ -6,7 +6,7 @@ order, for as many updates. Full masks with cross entropy, in the same two stage
 ceiling. Scribbles are those of ``deeplab-zoo labels scribble``; mIoU is that of the last weights
 on the validation images, against full masks.
 
-    python benchmarks/weak_supervision.py camvid --work work --results runs.jsonl --tune
+    python benchmarks/weak_supervision.py camvid --work work --results runs.jsonl --tune 0.1,0.3,1
     python benchmarks/weak_supervision.py camvid --work work --results runs.jsonl
     python benchmarks/weak_supervision.py camvid --work gpu --results gpu.jsonl --device cuda \\
         --arch deeplabv2-resnet101 --weights init.safetensors --size 360,480 --crop 321 \\
@@ -19,6 +19,7 @@ seed that is not reported.
 """
 
 import argparse
+import csv
 import json
 import platform
 import statistics
@@ -40,18 +41,17 @@ from deeplab_zoo.zoo.data.scribbles import scribble_masks
 from deeplab_zoo.zoo.training.config import TrainConfig
 from deeplab_zoo.zoo.training.job import RESULT, finetune
 
-NARROW = DeepLabV2Config(blocks=(2, 2, 2, 2), stem=16, widths=(16, 24, 32, 48), rates=(2, 4, 6, 8))
+NARROW = DeepLabV2Config(blocks=(1, 1, 1, 1), stem=16, widths=(16, 24, 32, 48), rates=(2, 4, 6, 8))
 TUNED_ON = 100
-STRENGTHS = (0.1, 0.3, 1.0, 0.03)
 SCALE = 0.5  # Of the DenseCRF loss.
 
 # What a run is: its stage and the masks that it sees.
 RUNS = {
     "partial": (1, "scribbles"),
     "partial, on": (2, "scribbles"),
+    "densecrf": (2, "scribbles"),
     "full": (1, "labels"),
     "full, on": (2, "labels"),
-    "densecrf": (2, "scribbles"),
 }
 
 
@@ -129,23 +129,23 @@ def train(
         keep=1, tensorboard=False,
     )  # fmt: skip
     output = folder / "runs" / f"{name.replace(', ', '-')}-{seed}{ending}"
-    found = finetune(start, config, output, resume="auto")
-    if found.path is None:
+    if finetune(start, config, output, resume="auto").path is None:
         raise SystemExit("stopped; the same command goes on from there")
-    return found.miou
+    with (output / "log.csv").open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    return float(last["miou"])
 
 
 def wanted(
-    seeds: Sequence[int], strength: float, *, tune: bool
+    seeds: Sequence[int], strengths: Sequence[float], *, tune: bool
 ) -> Iterator[tuple[str, int, float]]:
     """Yield the runs to do, each with its seed and the strength of the DenseCRF loss."""
     for name, (_, masks) in RUNS.items():
         if tune and masks == "labels":
             continue
-        strengths = (STRENGTHS if tune else (strength,)) if name == "densecrf" else (0.0,)
-        for one in strengths:
-            for seed in (TUNED_ON,) if tune else seeds:
-                yield name, seed, one
+        for strength in strengths if name == "densecrf" else (0.0,):
+            for seed in seeds:
+                yield name, seed, strength
 
 
 def main() -> None:
@@ -155,15 +155,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
     parser.add_argument("--results", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--tune", action="store_true", help=f"strengths {STRENGTHS}, one seed")
-    parser.add_argument("--strength", type=float, default=0.1)
+    parser.add_argument("--strength", type=float, default=0.3, help="of the DenseCRF loss")
+    parser.add_argument("--tune", default="", metavar="X,Y", help="strengths to try, on one seed")
     parser.add_argument("--arch", default="narrow", help="narrow, or a name of finetune --arch")
     parser.add_argument("--weights", default="", help="to begin with; drawn unless given")
     parser.add_argument("--classes", default="camvid")
     parser.add_argument("--size", default="180,240", help="height and width of the pictures")
-    parser.add_argument("--crop", type=int, default=161)
-    parser.add_argument("--steps", type=int, default=400, help="updates in each of two stages")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=129)
+    parser.add_argument("--steps", type=int, default=300, help="updates in each of two stages")
+    parser.add_argument("--batch-size", type=int, default=6)
     parser.add_argument("--lr", type=float, default=3e-3, help="AdamW's; half in the second stage")
     parser.add_argument("--sigma-rgb", type=float, default=15.0)
     parser.add_argument("--sigma-xy", type=float, default=48.0, help="in pixels of --size")
@@ -176,10 +176,11 @@ def main() -> None:
         options.arch, options.weights, (height, width), options.crop, options.steps,
         options.batch_size, options.lr, options.sigma_rgb, options.sigma_xy, options.classes,
     )  # fmt: skip
-    seeds = [int(one) for one in options.seeds.split(",")]
+    seeds = [TUNED_ON] if options.tune else [int(one) for one in options.seeds.split(",")]
+    strengths = [float(one) for one in options.tune.split(",") if one] or [options.strength]
     prepare(options.data, options.work, setting)
     done = read(options.results, setting)
-    runs = list(wanted(seeds, options.strength, tune=options.tune))
+    runs = list(wanted(seeds, strengths, tune=bool(options.tune)))
     for name, seed, strength in runs:
         if (name, seed, strength) in done:
             continue
@@ -231,4 +232,5 @@ def table(
         yield f"| {name} | {strength:g} | {cells} | {statistics.mean(own):.2f} | {spread} |"
 
 
-main()
+if __name__ == "__main__":
+    main()

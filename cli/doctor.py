@@ -13,7 +13,7 @@ OPTIONAL = {
     "opencv-python-headless": "for demo and parity: pip install 'deeplab-zoo[parity]'",
     "onnx": "for export --to onnx: pip install 'deeplab-zoo[onnx]'",
     "onnxscript": "for export --to onnx: pip install 'deeplab-zoo[onnx]'",
-    "scipy": "for .mat masks: pip install 'deeplab-zoo[sbd]'",
+    "scipy": "for .mat masks and scribbles: pip install 'deeplab-zoo[sbd,scribbles]'",
     "tensorflow": "to compare with TensorFlow itself: pip install 'deeplab-zoo[tensorflow]'",
 }
 SAME = {"opencv-python-headless": ("opencv-python",), "tensorflow": ("tensorflow-cpu",)}

@@ -86,9 +86,10 @@ def finetune(
 ) -> None:
     """Train WEIGHTS on DATA: DeepLab v2's own recipe, unless told otherwise.
 
-    WEIGHTS is what a conversion or another run wrote; DATA a dataset's folder or list
-    (docs/data.md). A recipe's values go before the defaults, flags before both. The folder
-    gets model.safetensors, best.safetensors (by mIoU), config.yaml and log.csv.
+    WEIGHTS is what a conversion or another run wrote, or scratch, which draws those of --arch;
+    DATA a dataset's folder or list (docs/data.md). A recipe's values go before the defaults, flags
+    before both. The folder gets model.safetensors, best.safetensors (by mIoU), config.yaml and
+    log.csv.
 
     \b
     deeplab-zoo finetune x.safetensors VOC2012 --loss ce+lovasz --lr 1e-4 --steps 5000

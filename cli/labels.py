@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def labels() -> None:
-    """Check and convert the masks of a dataset."""
+    """Check and convert the masks of a dataset, or make scribbles of them."""
 
 
 @labels.command()
@@ -114,3 +114,42 @@ def coco(source: str, target: str, classes: str) -> None:
     click.echo(f"reading {source}", err=True)
     count = convert_instances(Path(source), Path(target), classes, counter("drew"))
     click.echo(f"wrote {count} masks to {target}")
+
+
+@labels.command()
+@click.argument("masks")
+@click.argument("out")
+@click.option(
+    "--share", type=float, default=0.03, show_default=True, help="Of the pixels to draw on, about."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the hand.")
+@click.option(
+    "--classes", default="voc", show_default=True,
+    help="Whose values and colours: voc, camvid, cityscapes-ids, ...; or a file of names.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes that draw."
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+def scribble(
+    masks: str, out: str, share: float, seed: int, classes: str, workers: int, overwrite: bool
+) -> None:
+    """Make scribbles of full masks, to try weak supervision with.
+
+    MASKS is a mask or a folder of them, OUT the file or the folder to write. Each region gets a
+    stroke along its middle, of its own class; everything else is 255, unlabelled. The same seed
+    and file names give the same scribbles.
+
+    \b
+    deeplab-zoo labels scribble camvid/labels camvid/scribbles --classes camvid
+    deeplab-zoo finetune x.safetensors camvid --labels scribbles --val-labels labels \\
+      --recipe rloss-partial --reset-head
+    """
+    from ..zoo.data.legend import find_legend
+    from ..zoo.data.scribbles import scribble_masks
+
+    written = scribble_masks(
+        Path(masks), Path(out), find_legend(classes), share=share, seed=seed, workers=workers,
+        overwrite=overwrite, progress=counter("drawn"),
+    )  # fmt: skip
+    click.echo(f"wrote {len(list(written))} masks to {out}")

@@ -6,7 +6,7 @@ from typing import Unpack
 
 import click
 
-from .scoring import Scoring, protocol_of, scoring_options, work_of
+from .scoring import Scoring, parameters, protocol_of, scoring_options, work_of
 from .show import counter
 
 
@@ -26,7 +26,11 @@ from .show import counter
 )  # fmt: skip
 @click.option(
     "--heatmap", type=click.Choice(["densecrf"]),
-    help="NAME-heatmap.png: where this loss pulls; NAME-gradients.npy: on which class.",
+    help="NAME-heatmap.png: where this loss pulls, class by class; NAME-gradients.npy: numbers.",
+)  # fmt: skip
+@click.option(
+    "--heatmap-parameters", default="", callback=parameters, metavar="NAME=X,...",
+    help="sigma_rgb, sigma_xy, scale; implies --heatmap densecrf.",
 )  # fmt: skip
 @click.option("--classes", help="Whose colours: voc, camvid, ...; or a file of names and colours.")
 @scoring_options
@@ -34,7 +38,8 @@ from .show import counter
 @click.option("--skip-bad", is_flag=True, help="Go on after an image that cannot be read.")
 def predict(
     model: str, images: tuple[str, ...], output: str, mask: bool, colour: bool, overlay: bool,
-    probabilities: str | None, heatmap: str | None, classes: str | None, numerics: str | None,
+    probabilities: str | None, heatmap: str | None, heatmap_parameters: dict[str, float],
+    classes: str | None, numerics: str | None,
     evaluate_as: str | None, device: str, overwrite: bool, skip_bad: bool,
     **scoring: Unpack[Scoring],
 ) -> None:  # fmt: skip
@@ -50,16 +55,18 @@ def predict(
     chosen = {"mask": mask, "colour": colour, "overlay": overlay}
     kinds = [kind for kind, wanted in chosen.items() if wanted]
     kinds += [probabilities] if probabilities else []
-    kinds += ["heatmap", "gradients"] if heatmap else []
+    kinds += ["heatmap", "gradients"] if heatmap or heatmap_parameters else []
     if not kinds:
         raise click.UsageError("nothing to write: --no-mask needs another kind of result.")
 
     from ..zoo.evaluation import inputs
     from ..zoo.evaluation import predict as job
     from ..zoo.evaluation.evaluate import place
+    from ..zoo.evaluation.heatmap import reach_of
     from ..zoo.evaluation.network import open_network
     from ..zoo.evaluation.processes import together
 
+    reach = reach_of(heatmap_parameters)
     found = inputs.find(images, sys.stdin)
     with together(device) as where:
         rank, world = place()
@@ -69,7 +76,7 @@ def predict(
             network, mine, Path(output), protocol_of(scoring),
             work_of(scoring, counter("segmented")),
             kinds=kinds, legend=job.legend_for(network.config.classes, classes),
-            overwrite=overwrite, skip_bad=skip_bad,
+            reach=reach, overwrite=overwrite, skip_bad=skip_bad,
         )  # fmt: skip
     for problem in done.skipped:
         click.echo(f"left out: {problem}", err=True)

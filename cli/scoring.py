@@ -40,7 +40,8 @@ def _scales(_: click.Context, __: click.Parameter, value: str) -> tuple[float, .
         raise click.BadParameter(f"{value!r}, expected numbers such as 0.75,1,1.25.") from None
 
 
-def _parameters(_: click.Context, __: click.Parameter, value: str) -> dict[str, float]:
+def parameters(_: click.Context, __: click.Parameter, value: str) -> dict[str, float]:
+    """Read ``NAME=X,...``."""
     try:
         pairs = [one.split("=") for one in value.split(",") if one]
         return {name.strip(): float(number) for name, number in pairs}
@@ -61,7 +62,7 @@ OPTIONS = (
     click.option("--overlap", type=click.FloatRange(0, 1, max_open=True), default=1 / 3,
                  show_default="a third", help="Share of a window that the next one covers too."),
     click.option("--crf", is_flag=True, help="Refine with a fully connected CRF."),
-    click.option("--crf-parameters", default="", callback=_parameters, metavar="NAME=X,...",
+    click.option("--crf-parameters", default="", callback=parameters, metavar="NAME=X,...",
                  help="iterations, pos_w, pos_xy, bi_w, bi_xy, bi_rgb; implies --crf."),
     click.option("--numerics", metavar="PROFILE", help="Of a file that does not record its own."),
     click.option("--evaluate-as", metavar="PROFILE",

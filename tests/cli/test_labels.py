@@ -61,7 +61,33 @@ def test_converting_from_grey_names_what_cannot_be_told(folders: Path) -> None:
     assert [path.name for path in (folders / "ids").iterdir()] == ["y.png"]
 
 
-@pytest.mark.parametrize("arguments", [(), ("check",), ("convert",)])
+def test_scribbles_are_drawn_checked_and_not_overwritten_unasked(tmp_path: Path) -> None:
+    mask = np.zeros((60, 90), np.uint8)
+    mask[10:50, 20:70] = 3
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for one in ("x", "y"):
+        Image.new("RGB", (90, 60)).save(tmp_path / "images" / f"{one}.png")
+        Image.fromarray(mask).save(tmp_path / "labels" / f"{one}.png")
+    command = ("scribble", tmp_path / "labels", tmp_path / "drawn", "--share", "0.05")
+    assert "wrote 2 masks" in run(*command)
+    drawn = {one: (tmp_path / "drawn" / f"{one}.png").read_bytes() for one in ("x", "y")}
+    assert drawn["x"] != drawn["y"]
+    shown = run("check", tmp_path, "--labels", "drawn", "--classes", "voc", "--json")
+    pixels = json.loads(shown)["pixels"]
+    assert sum(pixels.values()) == pytest.approx(0.05 * 2 * mask.size, rel=0.2)
+    assert pixels["background"] > 0 < pixels["bird"]
+    complaint = run(*command, code=2)
+    assert "has 2 of the files to write" in complaint
+    assert "--overwrite" in complaint
+    run(*command, "--overwrite", "--seed", "7", "--workers", "0")
+    assert (tmp_path / "drawn" / "x.png").read_bytes() != drawn["x"]
+    assert "expected more than 0" in run(*command, "--share", "2", "--overwrite", code=2)
+    (tmp_path / "none").mkdir()
+    assert "holds no masks" in run("scribble", tmp_path / "none", tmp_path / "other", code=3)
+
+
+@pytest.mark.parametrize("arguments", [(), ("check",), ("convert",), ("scribble",)])
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     script = (
         "import sys; from deeplab_zoo.cli.main import main\n"

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ...converters.files import folder_for, write_text
+from ...converters.files import folder_for, replacing, write_text
 from ...proto.errors import FormatError, MissingDependencyError, UsageError, listing
-from .convert_masks import write_mask
+from ..evaluation.paint import png
 from .images import Bytes
 from .legend import VOID, find_legend, legend
 
@@ -217,7 +218,8 @@ def convert_instances(
             ids = draw(picture, values)
         except ValueError as error:
             raise FormatError(f"{source}: {picture.name}: {error}.") from None
-        write_mask(ids, target / f"{stem}.png")
+        with replacing(target / f"{stem}.png") as temporary:
+            temporary.write_bytes(png(Image.fromarray(ids)))
         if progress:
             progress(number, len(stems))
     return len(stems)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...converters.files import replacing
-from ...proto.errors import FormatError, StorageError, UsageError, listing
+from ...proto.errors import FormatError
+from ..evaluation.paint import png
 from .images import Bytes, luminance, read_mask, read_values
 from .legend import REFUSED, VOID, Legend
-from .lists import MASKS, by_stem
+from .rewrite import rewrite
 
 
 def convert_masks(
@@ -31,39 +31,15 @@ def convert_masks(
     FormatError
         Some masks cannot be read. All of them are named, after the others were written.
     UsageError
-        The target is the source.
+        The target is the source or lies in it.
 
     """
-    if target == source or (source.is_dir() and target.exists() and target.samefile(source)):
-        raise UsageError(f"{target}: is what is read, expected another place to write to.")
-    if source.is_dir():
-        masks = by_stem(source, MASKS)
-        if not masks:
-            raise FormatError(f"{source}: holds no masks ({', '.join(MASKS)}).")
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{target}: cannot be made: {error.strerror}.") from error
-        pairs = [(path, target / f"{stem}.png") for stem, path in masks.items()]
-    else:
-        pairs = [(source, target)]
-    bad = []
-    for path, out in pairs:
-        try:
-            ids = read_grey(path, legend) if grey else read_mask(path, legend)
-        except FormatError as error:
-            bad.append(str(error))
-            continue
-        write_mask(ids, out)
-        yield out
-    if bad:
-        raise FormatError(f"{len(bad)} of {len(pairs)} masks not converted:\n{listing(bad)}")
+    read = read_grey if grey else read_mask
 
+    def change(path: Path) -> bytes:
+        return png(Image.fromarray(read(path, legend)))
 
-def write_mask(ids: Bytes, path: Path) -> None:
-    """Write class ids as an 8 bit grey PNG."""
-    with replacing(path) as temporary:
-        Image.fromarray(ids).save(temporary, "PNG")
+    yield from rewrite(source, target, change)
 
 
 def read_grey(path: Path, legend: Legend) -> Bytes:

@@ -19,6 +19,7 @@ from ..data.images import read_photo
 from ..data.legend import Legend, find_legend
 from ..models.inference import prepare
 from .evaluate import Work
+from .heatmap import Reach, gradients, sheet
 from .inputs import Input
 from .network import Network
 from .paint import indexed, overlay, palette, png
@@ -107,6 +108,7 @@ def predict(
     *,
     kinds: Sequence[str] = ("mask",),
     legend: Legend | None = None,
+    reach: Reach | None = None,
     overwrite: bool = False,
     skip_bad: bool = False,
 ) -> Predicted:
@@ -125,10 +127,12 @@ def predict(
     kinds
         What to write: ``mask`` (class ids, with a palette), ``colour``, ``overlay``;
         probabilities (classes, height, width) in float32 as ``npz`` or ``npy``; where the
-        DenseCRF loss pulls, as ``heatmap`` (grey, white where it pulls most) or as its
+        DenseCRF loss pulls, as a ``heatmap`` of each class on one sheet, or as its
         ``gradients`` in the probabilities (classes, height, width), ``npy``.
     legend
-        Whose colours.
+        Whose names and colours.
+    reach
+        Of the DenseCRF loss.
     overwrite
         Replace results that are there.
     skip_bad
@@ -143,7 +147,8 @@ def predict(
 
     """
     protocol, work = protocol or Protocol(), work or Work()
-    table = palette((legend or legend_for(model.config.classes)).colours)
+    legend = legend or legend_for(model.config.classes)
+    table = palette(legend.colours)
     targets = _targets(inputs, folder, kinds, overwrite=overwrite)
     folder_for(folder)
     skipped: list[str] = []
@@ -163,11 +168,11 @@ def predict(
     with scoring(model, work.precision):
         for scores in segment(model, photos(), protocol, work.batch_size):
             one, photo = sound.pop(0)
-            made = _made(scores, photo, protocol, kinds)
+            made = _made(scores, photo, protocol, kinds, reach or Reach())
             for kind, path in targets[one].items():
                 folder_for(path.parent)
                 with replacing(path) as temporary, temporary.open("wb") as file:
-                    _write(kind, made, table, file)
+                    _write(kind, made, table, legend, file)
                 written.append(path)
             if work.progress:
                 work.progress(len(written) // len(kinds) + len(skipped), len(inputs))
@@ -224,7 +229,9 @@ def _decoded(inputs: Sequence[Input]) -> Iterator[tuple[Input, Bytes | ZooError]
             waiting += [(more, pool.submit(read, more)) for more in islice(rest, 1)]
 
 
-def _made(scores: Tensor, photo: Bytes, protocol: Protocol, kinds: Sequence[str]) -> Made:
+def _made(
+    scores: Tensor, photo: Bytes, protocol: Protocol, kinds: Sequence[str], reach: Reach
+) -> Made:
     shares = scores
     if not protocol.gives_probabilities:
         shares = scores.sigmoid() if len(scores) == 1 else scores.softmax(0)
@@ -233,24 +240,11 @@ def _made(scores: Tensor, photo: Bytes, protocol: Protocol, kinds: Sequence[str]
         photo,
         decide(scores[None])[0].cpu().numpy(),
         shares.cpu().numpy(),
-        _gradients(shares, photo) if wanted else None,
+        gradients(shares, photo, reach) if wanted else None,
     )
 
 
-def _gradients(shares: Tensor, photo: Bytes) -> Floats:
-    """Return where the DenseCRF loss pulls; the parameters are rloss's inference program's."""
-    from ..losses.densecrf import DenseCRFLoss  # Late: it compiles its kernels.
-    from ..losses.heatmap import gradient_maps
-
-    loss = DenseCRFLoss(weight=2e-9, sigma_rgb=15, sigma_xy=80, scale_factor=0.5)
-    with torch.inference_mode(False):
-        image = torch.from_numpy(photo.transpose(2, 0, 1).copy())[None].to(shares.device).float()
-        maps = gradient_maps(lambda given: loss(image, given), shares[None].clone())
-    found: Floats = maps[0].cpu().numpy()
-    return found
-
-
-def _write(kind: str, made: Made, table: Bytes, file: BinaryIO) -> None:
+def _write(kind: str, made: Made, table: Bytes, legend: Legend, file: BinaryIO) -> None:
     """Write one kind of result."""
     if kind == "mask":
         file.write(indexed(made.ids, table))
@@ -265,7 +259,5 @@ def _write(kind: str, made: Made, table: Bytes, file: BinaryIO) -> None:
     elif made.gradients is not None:
         if kind == "gradients":
             np.save(file, made.gradients)
-            return
-        lengths = np.linalg.norm(made.gradients, axis=0)
-        grey = np.rint(255 * lengths / max(lengths.max(), 1e-30)).astype(np.uint8)
-        file.write(png(Image.fromarray(grey)))
+        else:
+            file.write(png(sheet(made.photo, made.gradients, legend.names)))

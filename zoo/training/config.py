@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from ...converters.architectures import ARCHITECTURES
 from ...proto.errors import FormatError, UsageError, listing
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -32,6 +33,7 @@ class TrainConfig:
     layout: str = _key("", "Data", "voc, sbd, cityscapes, ...; recognised unless given.")
     images: str = _key("", "Data", "Folder of the pictures, where it is not the layout's.")
     labels: str = _key("", "Data", "Folder of the masks, where it is not the layout's.")
+    val_labels: str = _key("", "Data", "Folder of the masks for mIoU, if scribbles are trained on.")
     classes: str = _key("", "Data", "voc, camvid, ...; a number; or a file with a name per line.")
     sbd: str = _key("", "Data", "Join VOC with SBD in this folder, without VOC val.")
     only: str = _key("", "Data", "Train on samples that show this class.")
@@ -69,11 +71,16 @@ class TrainConfig:
     crf_sigma_rgb: float = _key(15.0, "Loss", "Its reach in colours, of 0..255.")
     crf_sigma_xy: float = _key(80.0, "Loss", "Its reach in pixels.")
     crf_scale: float = _key(0.5, "Loss", "It works at this scale of the picture.")
+    crf_normalisation: str = _key(
+        "none", "Loss", "pixel: by what is near each; the weight then suits any size and reach.",
+        "none", "pixel",
+    )  # fmt: skip
     targets: str = _key(
         "nearest", "Loss", "Labels at the scores' size; full enlarges the scores instead.",
         "nearest", "interp", "full",
     )  # fmt: skip
 
+    arch: str = _key("", "Model", f"The net that WEIGHTS must be of: {', '.join(ARCHITECTURES)}.")
     num_classes: int = _key(0, "Model", "Classes of a new head; 0: those of the dataset.")
     reset_head: bool = _key(False, "Model", "Draw the last layer anew.")
     msc: bool = _key(False, "Model", "Three scales and four losses.")
@@ -142,6 +149,8 @@ class TrainConfig:
                    "workers", "num_classes", "val_samples", "proximal_steps", "seed")  # fmt: skip
         problems += [f"{name}: {getattr(self, name)}, expected at least 0"
                      for name in natural if not getattr(self, name) >= 0]  # fmt: skip
+        if self.arch and self.arch not in ARCHITECTURES:
+            problems.append(f"arch: {self.arch!r}, expected one of {', '.join(ARCHITECTURES)}")
         if not 0 <= self.ema < 1:
             problems.append(f"ema: {self.ema}, expected at least 0 and less than 1")
         if self.sampling in ("balanced", "exclusive") and not self.binary:

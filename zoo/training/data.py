@@ -58,10 +58,11 @@ def opened(config: TrainConfig) -> tuple[Dataset, Dataset | None]:
     """
     if not config.data:
         raise UsageError("data: no folder or list to train on was given.")
-    train = _open(config, config.data, config.split)
+    train = _open(config, config.data, config.split, config.labels)
     place = config.val_data or config.data
     judged = config.val_split and (config.val_data or Path(place).is_dir())
-    val = _open(config, place, config.val_split) if judged else None
+    masks = config.val_labels or config.labels
+    val = _open(config, place, config.val_split, masks) if judged else None
     if val is not None:
         if val.samples == train.samples:
             raise UsageError(
@@ -74,7 +75,7 @@ def opened(config: TrainConfig) -> tuple[Dataset, Dataset | None]:
     return train, val
 
 
-def _open(config: TrainConfig, path: str, split: str) -> Dataset:
+def _open(config: TrainConfig, path: str, split: str, labels: str) -> Dataset:
     if config.sbd:
         return fuse_voc_sbd(path, config.sbd, split)
     return open_dataset(
@@ -82,7 +83,7 @@ def _open(config: TrainConfig, path: str, split: str) -> Dataset:
         split,
         layout=config.layout or None,
         images=config.images or None,
-        labels=config.labels or None,
+        labels=labels or None,
         classes=config.classes or None,
     )
 

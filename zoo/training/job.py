@@ -3,19 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
-from ...converters.archive import Origin, tool
-from ...converters.export import open_weights
-from ...converters.files import folder_for, sha256, write_text
+from ...converters.files import folder_for, write_text
 from ...converters.weights import Weights
 from ...proto.errors import UsageError, ZooError, listing
 from ..data.loader import loader
-from ..models.load import file_of
 from . import checkpoints
 from .checkpoints import Saved
 from .config import TrainConfig, differences, from_mapping, to_yaml
@@ -24,7 +21,7 @@ from .engine import Engine, make_engine, precision_state
 from .groups import parameter_groups
 from .log import Log
 from .loop import Run, updates
-from .model import RunningMean, fitted, make_model
+from .model import RunningMean, begun, fitted, make_model
 from .objective import class_weights, make_objective
 from .sharding import part, restore_solver, solver_state, whole
 from .solver import make_solver
@@ -71,7 +68,8 @@ def finetune(
     Parameters
     ----------
     weights
-        Where training starts: ``.safetensors``, ``.pth``, an archive, or a registry's name.
+        Where training starts: ``.safetensors``, ``.pth``, an archive, or a registry's name;
+        ``scratch`` draws the weights of ``config.arch``.
     config
         Everything else that matters.
     output
@@ -97,15 +95,13 @@ def finetune(
     _demand_shared(engine, folder, saved)
     first = engine.global_rank == 0
     show = show if first else lambda _: None
-    path = file_of(weights)
-    given = open_weights(path, numerics=numerics)
+    given = begun(weights, config, numerics)
     _demand_known(config, given)
     train, val = opened(config)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
     reports = scanned(config, train, val, progress) if first else None
     data = prepared(config, engine.broadcast(reports))
     start, told = fitted(given, config, data.names)
-    start = replace(start, origin=_origin(path))
     for note in (*data.notes, told):
         if note:
             show(note)
@@ -134,10 +130,6 @@ def _demand_shared(engine: Engine, folder: Path, saved: Saved | None) -> None:
             f"{folder}: this machine has the checkpoint of update {own}, the first one that of "
             f"{theirs}. Name a folder that all machines share (-o)."
         )
-
-
-def _origin(path: Path) -> Origin:
-    return Origin("deeplab-zoo", {path.name: sha256(path)}, tool())
 
 
 @contextmanager

@@ -3,21 +3,59 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...converters import families
+from ...converters.architectures import ARCHITECTURES, config_of, demand, drawn, find
+from ...converters.archive import Origin, tool
 from ...converters.deeplab_v2 import DeepLabV2Config
+from ...converters.export import open_weights
+from ...converters.files import sha256
 from ...converters.native import fresh_head
+from ...converters.numerics import profile
 from ...converters.weights import Weights
-from ...proto.errors import MismatchError
-from ..models.load import Native, build
+from ...proto.errors import MismatchError, UsageError
+from ..models.load import Native, build, file_of
 from .config import TrainConfig
 from .sharding import blocks, local
 
 MSC_SCALES = (1.0, 0.75, 0.5)  # The authors' train.prototxt.
+
+SCRATCH = "scratch"  # In place of weights: drawn ones.
+
+
+def begun(weights: str | Path, config: TrainConfig, numerics: str | None = None) -> Weights:
+    """Open the weights that a run starts from, or draw those of ``config.arch``.
+
+    Raises
+    ------
+    ZooError
+        They cannot be read, or are another architecture's; `SCRATCH` without an architecture,
+        or with statistics that would never be taken.
+
+    """
+    if weights != SCRATCH:
+        path = file_of(weights)
+        given = open_weights(path, numerics=numerics)
+        if config.arch:
+            demand(given.config, config.arch)
+        return replace(given, origin=Origin("deeplab-zoo", {path.name: sha256(path)}, tool()))
+    if not config.arch:
+        raise UsageError(
+            f"{SCRATCH}: of which net? Name one of {', '.join(ARCHITECTURES)} (--arch)."
+        )
+    conventions = profile(numerics or find(config.arch).numerics)
+    given = drawn(config_of(config.arch), config.seed, conventions)
+    if config.batch_norm == "frozen" and any(one.endswith("running_var") for one in given.state):
+        raise UsageError(
+            f"{SCRATCH}: BatchNorm would keep statistics that nobody took. Move them "
+            "(--batch-norm trained)."
+        )
+    return given
 
 
 def fitted(weights: Weights, config: TrainConfig, names: tuple[str, ...]) -> tuple[Weights, str]:

@@ -180,8 +180,9 @@ def _densecrf(config: TrainConfig) -> nn.Module:
     from ..losses.densecrf import DenseCRFLoss  # Late: it compiles.
 
     return DenseCRFLoss(
-        config.crf_weight, config.crf_sigma_rgb, config.crf_sigma_xy, config.crf_scale
-    )
+        config.crf_weight, config.crf_sigma_rgb, config.crf_sigma_xy, config.crf_scale,
+        normalisation="pixel" if config.crf_normalisation == "pixel" else "none",
+    )  # fmt: skip
 
 
 def class_weights(text: str, pixels: Sequence[int]) -> list[float] | None:

@@ -55,18 +55,6 @@ def test_results_have_their_pictures_names_sizes_and_values(
         np.testing.assert_array_equal(np.load(f"{out}-probabilities.npz")["probabilities"], shares)
 
 
-def test_a_heat_map_is_the_gradient_of_the_densecrf_loss(
-    toy: Make, photos: Path, tmp_path: Path
-) -> None:
-    predict(toy(), find([str(photos / "p2.png")]), tmp_path / "out", kinds=("heatmap", "gradients"))
-    maps = np.load(tmp_path / "out" / "p2-gradients.npy")
-    assert maps.shape == (5, 25, 40)
-    assert (maps <= 0).all()  # More of any class always lowers this loss.
-    lengths = np.sqrt((maps.astype(np.float64) ** 2).sum(0))
-    grey = np.array(Image.open(tmp_path / "out" / "p2-heatmap.png"))
-    np.testing.assert_allclose(grey, 255 * lengths / lengths.max(), atol=0.51)  # Rounded.
-
-
 def test_equal_predictions_give_equal_files(toy: Make, photos: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         predict(toy(), find([str(photos / "p2.png")]), tmp_path / folder, kinds=("mask", "npz"))

@@ -75,6 +75,17 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "scales": STEPS, "crop": 321, "terms": ["partial-ce", "densecrf"], "solver": "CaffeSGD",
         "samples": 10, "msc": False, "targets": "interp",
     },
+    "rloss-densecrf-half": {
+        "groups": CAFFE, "decay": 5e-4, "rates": {0: 1.5e-4, 5000: 1.5e-4 * 0.5**0.9, 9999: 1.5e-4 * 1e-4**0.9},
+        "scales": STEPS, "crop": 321, "terms": ["partial-ce", "densecrf"], "solver": "CaffeSGD",
+        "samples": 10, "msc": False, "targets": "interp",
+    },
+    "rloss-pytorch-partial": {
+        "groups": {"backbone": (1, 1), "norm": (1, 1), "head": (10, 1), "head_bias": (10, 1)},
+        "decay": 5e-4, "rates": {0: 7e-3, 26455: 7e-3 * 0.5**0.9, 52909: 7e-3 * (1 / 52910) ** 0.9},
+        "scale": (0.5, 2.0), "base": 513, "crop": 513, "terms": ["partial-ce"],
+        "solver": "SGD", "samples": 12, "msc": False, "targets": "full",
+    },
     "rloss-pytorch": {
         "groups": {"backbone": (1, 1), "norm": (1, 1), "head": (10, 1), "head_bias": (10, 1)},
         "decay": 5e-4, "rates": {0: 7e-3, 26455: 7e-3 * 0.5**0.9, 52909: 7e-3 * (1 / 52910) ** 0.9},
@@ -152,11 +163,44 @@ def test_a_recipe_comes_to_what_its_ancestor_does(name: str, net: DeepLabV2) -> 
 
 def test_the_densecrf_terms_have_their_ancestors_reach() -> None:
     reach = {}
-    for name in ("rloss-densecrf", "rloss-pytorch"):
+    for name in ("rloss-densecrf", "rloss-densecrf-half", "rloss-pytorch"):
         loss = make_objective(from_mapping(recipe(name)), CAFFE_V2, 21).regularizer
         assert loss is not None
         reach[name] = loss.weight, loss.sigma_rgb, loss.sigma_xy, loss.scale_factor
-    assert reach == {"rloss-densecrf": (1e-8, 13, 80, 1), "rloss-pytorch": (2e-9, 15, 100, 0.5)}
+        assert loss.normalisation == "none"
+    assert reach == {
+        "rloss-densecrf": (1e-8, 13, 80, 1),
+        "rloss-densecrf-half": (2e-9, 15, 100, 0.5),
+        "rloss-pytorch": (2e-9, 15, 100, 0.5),
+    }
+
+
+def test_the_densecrf_term_is_normalised_by_pixel_where_the_config_says_so() -> None:
+    config = TrainConfig(regularizer="densecrf", crf_normalisation="pixel", crf_weight=1e-5)
+    loss = make_objective(config, CAFFE_V2, 21).regularizer
+    assert loss is not None
+    assert (loss.normalisation, loss.weight) == ("pixel", 1e-5)
+
+
+def test_stages_differ_in_nothing_but_the_loss_and_the_schedule() -> None:
+    def differing(one: str, other: str) -> set[str]:
+        first, second = recipe(one), recipe(other)
+        return {key for key in first | second if first.get(key) != second.get(key)}
+
+    crf = {"regularizer", "crf_weight", "crf_sigma_rgb", "crf_sigma_xy", "crf_scale"}
+    assert differing("rloss-pytorch-partial", "rloss-pytorch") == crf
+    assert differing("rloss-partial", "rloss-densecrf") == {*crf, "lr", "steps"}
+    assert differing("rloss-densecrf", "rloss-densecrf-half") == crf - {"regularizer"}
+
+
+def test_recipes_name_architectures_that_there_are() -> None:
+    named = {name: from_mapping(recipe(name)).arch for name in recipe_names()}
+    assert {name for name, arch in named.items() if arch == "deeplabv2-resnet101"} == {
+        "rloss-partial", "rloss-densecrf", "rloss-densecrf-half",
+    }  # fmt: skip
+    assert {name for name, arch in named.items() if arch == "deeplabv3plus-mobilenet"} == {
+        "rloss-pytorch", "rloss-pytorch-partial",
+    }  # fmt: skip
 
 
 @pytest.mark.golden
@@ -169,7 +213,8 @@ def test_a_recipe_runs_by_one_command_on_a_picture_of_voc(
     words = ["--images", str(folder), "--classes", "voc", "--recipe", name]
     if EXPECTED[name].get("binary"):
         words += ["--binary", "person"]
-    # The recipe, cut down to a second.
+    # The recipe, cut down to a second, on a small net.
+    words += ["--arch="]
     words += ["--crop=65", "--steps=1", "--batch-size=2", "--accumulate=1", "--workers=0",
               "--no-tensorboard", "-o", str(tmp_path / "run")]  # fmt: skip
     given = [str(make_weights(classes=21)), str(tmp_path / "train.txt"), *words]

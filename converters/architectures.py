@@ -29,6 +29,7 @@ class Architecture:
 
 
 _VGG16_ASPP = {"rates": [6, 12, 18, 24], "average": False}
+_MOBILENET, _XCEPTION = {"backbone": "mobilenet_v2"}, {"backbone": "xception65"}
 _DRN = {"backbone": "drn_d_54", "output_stride": 8, "rates": [12, 24, 36]}
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -38,9 +39,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "largefov":            Architecture("largefov", {}, "caffe-v2"),
     "largefov-msc":        Architecture("largefov", {"sides": 128}, "caffe-v2"),
     # jfzhang95's, which are rloss's.
-    "deeplabv3plus-mobilenet": Architecture("deeplab_v3", {"backbone": "mobilenet_v2"}, "jfzhang95"),
+    "deeplabv3plus-mobilenet": Architecture("deeplab_v3", _MOBILENET, "jfzhang95"),
     "deeplabv3plus-resnet101": Architecture("deeplab_v3", {}, "jfzhang95"),
-    "deeplabv3plus-xception":  Architecture("deeplab_v3", {"backbone": "xception65"}, "jfzhang95"),
+    "deeplabv3plus-xception":  Architecture("deeplab_v3", _XCEPTION, "jfzhang95"),
     "deeplabv3plus-drn":       Architecture("deeplab_v3", _DRN, "jfzhang95"),
 }  # fmt: skip
 OWN = ("classes", "scales")  # Keys of a config that are a run's.

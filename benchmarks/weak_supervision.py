@@ -6,11 +6,11 @@ order, for as many updates. Full masks with cross entropy, in the same two stage
 ceiling. Scribbles are those of ``deeplab-zoo labels scribble``; mIoU is that of the last weights
 on the validation images, against full masks.
 
-    python benchmarks/weak_supervision.py camvid --work work --results runs.jsonl --tune 0.1,0.3,1
+    python benchmarks/weak_supervision.py camvid --work work --results runs.jsonl --tune 0.1,0.3,1,3
     python benchmarks/weak_supervision.py camvid --work work --results runs.jsonl
     python benchmarks/weak_supervision.py camvid --work gpu --results gpu.jsonl --device cuda \\
         --arch deeplabv2-resnet101 --weights init.safetensors --size 360,480 --crop 321 \\
-        --steps 4000 --lr 2.5e-4
+        --steps 4000 --lr 2.5e-4 --sigma-xy 96
 
 A run that is cut off goes on from its checkpoint; one that is in RESULTS is not done again. The
 weight of the DenseCRF loss is ``--strength`` divided by the pixels that it sees, and each pixel's
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
     parser.add_argument("--results", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--strength", type=float, default=0.3, help="of the DenseCRF loss")
+    parser.add_argument("--strength", type=float, default=1.0, help="of the DenseCRF loss")
     parser.add_argument("--tune", default="", metavar="X,Y", help="strengths to try, on one seed")
     parser.add_argument("--arch", default="narrow", help="narrow, or a name of finetune --arch")
     parser.add_argument("--weights", default="", help="to begin with; drawn unless given")
@@ -221,8 +221,9 @@ def table(
     where = (
         torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     )
-    yield f"\n{datetime.now(UTC):%Y-%m-%d}, {platform.platform()}, Python "
-    yield f"{platform.python_version()}, torch {torch.__version__}, {where}\n\n{setting}\n"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    yield f"\n{datetime.now(UTC):%Y-%m-%d}, {platform.platform()}, {versions}, {where}"
+    yield f"\n{setting}\n"
     yield f"| run | strength | {' | '.join(f'seed {one}' for one in seeds)} | mean | std |"
     yield f"|---|---:|{'---:|' * (len(seeds) + 2)}"
     for name, strength in kinds:

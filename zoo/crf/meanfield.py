@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..lattice.cpu import Array, ImageLattice, Sums, blur, spread_tiles
-from ..lattice.threads import each_image
+from ..lattice.threads import conduct, each_image
 from .pairwise import Pairwise
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import geometry, kernels
 from .orders import Order
-from .threads import each, each_image, spread
+from .threads import conduct, each, each_image, spread
 
 Array = NDArray[Any]
 
@@ -102,7 +102,7 @@ def build(
             points[i], strides, keys[i], vertices[i], weights[i], nearby[i], shares[i]
         )
 
-    return tuple(each_image(build_image, range(batch)))
+    return tuple(conduct(each_image, build_image, range(batch)))
 
 
 def _build_image(
@@ -150,7 +150,7 @@ def apply(images: tuple[ImageLattice, ...], values: Tensor, order: Order) -> Ten
         images = images * len(values)
     result = np.empty(values.shape, torch.empty((), dtype=values.dtype).numpy().dtype)
     triples = list(zip(images, values.detach(), result, strict=True))
-    each_image(lambda triple: _apply_image(*triple, order), triples)
+    conduct(each_image, lambda triple: _apply_image(*triple, order), triples)
     return torch.from_numpy(result)
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ...proto.errors import UsageError
+from .threads import conduct
 
 Sigmas = float | tuple[float, ...]
 
@@ -22,7 +23,10 @@ def bilateral_features(images: Tensor, sigma_xy: Sigmas, sigma_rgb: Sigmas) -> T
             f"images: shape {tuple(images.shape)}, expected (batch, channels, height, width), "
             "none of them 0"
         )
-    colours = images.detach()
+    return conduct(_bilateral, images.detach(), sigma_xy, sigma_rgb)
+
+
+def _bilateral(colours: Tensor, sigma_xy: Sigmas, sigma_rgb: Sigmas) -> Tensor:
     if not colours.is_floating_point() or colours.element_size() < 4:
         colours = colours.float()
     batch, channels, height, width = colours.shape

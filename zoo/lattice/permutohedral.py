@@ -9,6 +9,7 @@ from torch import Tensor
 from ...proto.errors import MissingDependencyError, UsageError
 from . import exact, geometry, tensors
 from .orders import Order
+from .threads import conduct
 
 Backend = Literal["auto", "numba", "torch", "exact"]
 
@@ -30,7 +31,7 @@ class PermutohedralLattice:
     def __init__(
         self, features: Tensor, *, backend: Backend = "auto", deterministic: bool = False
     ) -> None:
-        self._bounds = _bounds(features)
+        self._bounds = conduct(_bounds, features)
         self.shape = features.shape[:2]
         self.device = features.device
         self.deterministic = deterministic

@@ -147,12 +147,11 @@ class DenseCRF:
 
 
 def _check(unary: Tensor) -> None:
-    low, high = unary.aminmax()  # a tenth of the time of isfinite
-    if torch.isfinite(low + high):
+    if torch.isfinite(unary.sum()):  # in a tenth of the time that all of them take
         return
-    place = (~torch.isfinite(unary)).nonzero()
-    if len(place):
-        place = tuple(place[0].tolist())
+    places = (~torch.isfinite(unary)).nonzero()
+    if len(places):  # Else only the sum is too large.
+        place = tuple(places[0].tolist())
         raise UsageError(
             f"unary: {unary[place].item()} at (image, class, y, x) = {place}, "
             "expected finite energies; clip probabilities before their logarithm"

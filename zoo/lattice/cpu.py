@@ -128,14 +128,21 @@ def _build_image(
     def line_up(axis: int) -> tuple[Array, Array]:
         following = np.empty(first[-1], np.int32)
         for i, (_, names) in enumerate(tables):
-            table, _ = tables[i - 1]
-            kernels.follow(names, steps[axis], table, numbers[i], numbers[i - 1], following)
+            table, others = tables[i - 1]
+            targets = numbers[i - 1]
+            kernels.follow(names, steps[axis], table, others, numbers[i], targets, following)
         order, starts = kernels.chain(following)
         return order, starts
 
-    chains = each(line_up, range(d + 1))
-    gain = weights.dtype.type(geometry.gain(d))
-    starts = kernels.transpose(vertices, weights, gain, int(first[-1]), nearby, shares)
+    def by_vertex() -> Array:
+        gain = weights.dtype.type(geometry.gain(d))
+        starts: Array = kernels.transpose(vertices, weights, gain, first[-1], nearby, shares)
+        return starts
+
+    # One after the other where the lattice is dense: chains then take next to no time.
+    starts, *chains = each(
+        lambda task: task(), [by_vertex, *(partial(line_up, axis) for axis in range(d + 1))]
+    )
     corners = np.arange(count + 1, dtype=np.int32) * np.int32(d + 1)
     return ImageLattice(
         splat=Sums(*map(torch.from_numpy, (starts, nearby, shares))),
@@ -156,7 +163,14 @@ def apply(images: tuple[ImageLattice, ...], values: Tensor, order: Order) -> Ten
 
 def _apply_image(image: ImageLattice, values: Tensor, result: Array, order: Order) -> None:
     rows = np.empty((len(image.splat), values.shape[1]), result.dtype)
-    image.splat.into(rows, values.contiguous())  # Channels often come first: transposed here.
+    lined_up = np.empty(result.shape, result.dtype)
+    by_pixel = values.numpy()  # often a view of channels first
+
+    def line_up(first: int, last: int) -> None:
+        np.copyto(lined_up[first:last], by_pixel[first:last])  # faster than torch's
+
+    spread_tiles(line_up, len(lined_up))
+    image.splat.into(rows, torch.from_numpy(lined_up))
     if order is Order.SYMMETRIC:
         other = rows.copy()
         blur(rows, image.chains)

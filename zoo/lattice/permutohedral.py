@@ -9,7 +9,7 @@ from torch import Tensor
 from ...proto.errors import MissingDependencyError, UsageError
 from . import exact, geometry, tensors
 from .orders import Order
-from .threads import conduct
+from .threads import conduct, each
 
 Backend = Literal["auto", "numba", "torch", "exact"]
 
@@ -125,7 +125,7 @@ def _bounds(features: Tensor) -> geometry.Bounds:
     if features.requires_grad:
         raise UsageError("features: require a gradient, which the lattice has not; detach() them")
     # Column by column, which is four times as fast as a reduction over all but the last axis.
-    columns = [torch.stack(column.aminmax()) for column in features.unbind(2)]
+    columns = each(lambda column: torch.stack(column.aminmax()), features.unbind(2))
     bounds = torch.stack(columns, 1).double().cpu()
     if not torch.isfinite(bounds).all():
         batch, pixel, column = (~torch.isfinite(features)).nonzero()[0].tolist()

@@ -1,5 +1,6 @@
 """All steps of mean-field inference for Potts models on the CPU, in one loop."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 from ..lattice.cpu import Array, ImageLattice, Sums, blur, spread_tiles
 from ..lattice.threads import each_image
 from .pairwise import Pairwise
+from .softmax import softmax_rows
 
 
 def fused(unary: Tensor, terms: list[Pairwise], iterations: int) -> Tensor:
@@ -43,16 +45,16 @@ def _infer(terms: list[Pairwise], image: int, unary: Array, result: Array, itera
         first,
     )
     memory = np.empty((first[-1] + len(result), result.shape[1]), result.dtype)
-    parts = [memory[start:end] for start, end in zip(first, first[1:], strict=False)]
+    parts = [memory[start:end] for start, end in pairwise(first)]
     below = memory[first[-1] :]
-    rows, start, q = map(torch.from_numpy, (memory, below, result))
+    rows, q = torch.from_numpy(memory), torch.from_numpy(result)
 
     def begin(first: int, last: int) -> None:
         np.negative(unary[first:last], out=below[first:last])
-        torch.softmax(start[first:last], 1, out=q[first:last])
+        softmax_rows(torch.from_numpy(below[first:last].copy()), result[first:last])
 
     def update(first: int, last: int) -> None:
-        torch.softmax(gathered.of(rows, first, last), 1, out=q[first:last])
+        softmax_rows(gathered.of(rows, first, last), result[first:last])
 
     spread_tiles(begin, len(result))
     for _ in range(iterations):

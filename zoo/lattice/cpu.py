@@ -3,6 +3,7 @@
 Nothing depends on the number of threads: every sum is done by one of them in a fixed order.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,9 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import geometry, kernels
+from . import geometry, kernels, simplices
 from .orders import Order
-from .threads import conduct, each, each_image, spread
+from .threads import at_hand, conduct, each, each_image, ranges, spread
 
 Array = NDArray[Any]
 
@@ -85,24 +86,32 @@ def build(
 ) -> tuple[ImageLattice, ...]:
     """Return the lattices of features (batch, pixels, d); they are always deterministic."""
     del deterministic
-    batch, pixels, d = features.shape
     strides, _ = geometry.strides(*bounds, images=1)
     kind = torch.empty((), dtype=dtype).numpy().dtype
+    return conduct(_build, features.contiguous().numpy(), strides, kind)
+
+
+def _build(
+    points: Array, strides: NDArray[np.int64], kind: np.dtype[Any]
+) -> tuple[ImageLattice, ...]:
+    batch, pixels, d = points.shape
     # In one piece for the batch, because numpy asks for huge pages from 4 MiB on: the faults of
     # small pages would take a third of the time.
-    keys = np.empty((batch, d + 1, pixels), np.int64)
     vertices = np.empty((batch, pixels, d + 1), np.int32)
     weights = np.empty((batch, pixels, d + 1), kind)
     nearby = np.empty((batch, pixels * (d + 1)), np.int32)
     shares = np.empty((batch, pixels * (d + 1)), kind)
-    points = features.contiguous().numpy()
+    spare = deque(np.empty((min(batch, at_hand()), d + 1, pixels), np.int64))
 
     def build_image(i: int) -> ImageLattice:
-        return _build_image(
-            points[i], strides, keys[i], vertices[i], weights[i], nearby[i], shares[i]
+        keys = spare.pop()  # of an image that is done, if there was one
+        lattice = _build_image(
+            points[i], strides, keys, vertices[i], weights[i], nearby[i], shares[i]
         )
+        spare.append(keys)
+        return lattice
 
-    return tuple(conduct(each_image, build_image, range(batch)))
+    return tuple(each_image(build_image, range(batch)))
 
 
 def _build_image(
@@ -116,12 +125,21 @@ def _build_image(
 ) -> ImageLattice:
     count, d = points.shape
     scale = geometry.scale(d)
-    spread(partial(kernels.embed, points, scale, strides, keys, weights), count)
+    spread(partial(simplices.embed, points, scale, strides, keys, weights), count)
 
     # Vertices of different remainders differ, so that each remainder has a table of its own.
     tables = each(lambda i: kernels.index(keys[i], vertices[:, i]), range(d + 1))
     first = np.cumsum([0, *(len(names) for _, names in tables)])
     numbers = np.split(kernels.merge(vertices, first), first[1:-1])
+
+    parts = ranges(count, at_hand())
+    counts = np.zeros((len(parts), first[-1]), np.int32)
+    each(lambda part: kernels.tally(vertices, counts[part], *parts[part]), range(len(parts)))
+    starts = kernels.allot(counts)
+    gain = weights.dtype.type(geometry.gain(d))
+
+    def by_vertex(part: int) -> None:
+        kernels.transpose(vertices, weights, gain, counts[part], nearby, shares, *parts[part])
 
     steps = strides[: d + 1] - strides[d + 1]  # each lowers the remainder by one
 
@@ -134,15 +152,8 @@ def _build_image(
         order, starts = kernels.chain(following)
         return order, starts
 
-    def by_vertex() -> Array:
-        gain = weights.dtype.type(geometry.gain(d))
-        starts: Array = kernels.transpose(vertices, weights, gain, first[-1], nearby, shares)
-        return starts
-
-    # One after the other where the lattice is dense: chains then take next to no time.
-    starts, *chains = each(
-        lambda task: task(), [by_vertex, *(partial(line_up, axis) for axis in range(d + 1))]
-    )
+    each(by_vertex, range(len(parts)))
+    chains = each(line_up, range(d + 1))
     corners = np.arange(count + 1, dtype=np.int32) * np.int32(d + 1)
     return ImageLattice(
         splat=Sums(*map(torch.from_numpy, (starts, nearby, shares))),
@@ -156,8 +167,12 @@ def apply(images: tuple[ImageLattice, ...], values: Tensor, order: Order) -> Ten
     if len(images) != len(values):
         images = images * len(values)
     result = np.empty(values.shape, torch.empty((), dtype=values.dtype).numpy().dtype)
-    triples = list(zip(images, values.detach(), result, strict=True))
-    conduct(each_image, lambda triple: _apply_image(*triple, order), triples)
+    given = values.detach()
+
+    def apply_image(i: int) -> None:
+        _apply_image(images[i], given[i], result[i], order)
+
+    conduct(each_image, apply_image, range(len(result)))
     return torch.from_numpy(result)
 
 
@@ -185,4 +200,9 @@ def _apply_image(image: ImageLattice, values: Tensor, result: Array, order: Orde
 def blur(rows: Array, chains: tuple[tuple[Array, Array], ...]) -> None:
     """Blur the vertices' rows along one axis after the other, in place."""
     for order, starts in chains:
-        spread(partial(kernels.blur, rows, order, starts), len(starts) - 1)
+        spread(partial(_blur_lines, rows, order, starts), int(starts[-1]))
+
+
+def _blur_lines(rows: Array, order: Array, starts: Array, first: int, last: int) -> None:
+    """Blur the chains that begin in a range of places: they may be few and long."""
+    kernels.blur(rows, order, starts, *np.searchsorted(starts, (first, last)))

@@ -1,110 +1,17 @@
-"""The loops of the CPU lattice, compiled by numba; each works on the range ``first..last``.
-
-They release the interpreter's lock and hold no state, so that ``threads`` can hand ranges to
-threads. numba's own ``parallel`` is left alone: its thread layers abort the process when a forked
-child, or with some of them a second Python thread, enters a region.
+"""The loops of the CPU lattice after the embedding: its hash tables, chains, lists and blur.
 
 Rows lie as ``(vertices, channels)``, so that the innermost loop runs over all channels of one
 vertex and becomes SIMD code.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-_TILE = 32  # pixels at a time, for SIMD over pixels
+from .compiled import compiled
+
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # spreads keys over a table by its top bits (Fibonacci)
 _BLOCK = 8192  # vertices whose chains are sorted by length
 _FREE = np.int32(-1)  # where a table has no number
 _SPARSE = 8  # slots to a number, which keeps searches short
-
-
-def compiled(**fast: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile on first use and keep the machine code on disk, where there is a place for it."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        options = {"nogil": True, "error_model": "numpy", **fast}
-        try:
-            return njit(function, cache=True, **options)
-        except RuntimeError:  # Neither the package's folder nor the user's cache can be written.
-            return njit(function, **options)
-
-    return decorate
-
-
-@compiled()  # Nothing is contracted: the torch backend has the same roundings, hence vertices.
-def embed(features, scale, strides, keys, weights, first, last):  # type: ignore[no-untyped-def]
-    """Find each pixel's simplex: the keys ``(d + 1, pixels)`` of its vertices and their weights."""
-    d = features.shape[1]
-    scaled = np.zeros((d, _TILE))
-    elevated = np.empty((d + 1, _TILE))
-    cell = np.empty((d + 1, _TILE))
-    inside = np.empty((d + 1, _TILE))
-    rank = np.empty((d + 1, _TILE))
-    total = np.empty(_TILE)
-    for tile in range(first, last, _TILE):
-        lanes = min(_TILE, last - tile)  # Others do what is left there: a fixed number is faster.
-        for lane in range(lanes):
-            for i in range(d):
-                scaled[i, lane] = features[tile + lane, i] * scale[i]
-        total[:] = 0
-        for i in range(d, 0, -1):
-            for lane in range(_TILE):
-                elevated[i, lane] = (total[lane] - i * scaled[i - 1, lane]) / (d + 1)
-                total[lane] += scaled[i - 1, lane]
-        for lane in range(_TILE):
-            elevated[0, lane] = total[lane] / (d + 1)
-            total[lane] = 0
-        for i in range(d + 1):
-            for lane in range(_TILE):
-                cell[i, lane] = np.rint(elevated[i, lane])
-                inside[i, lane] = elevated[i, lane] - cell[i, lane]
-                total[lane] += cell[i, lane]
-        rank[:] = total
-        for i in range(d):
-            for j in range(i + 1, d + 1):
-                for lane in range(_TILE):
-                    lower = 1.0 if inside[i, lane] < inside[j, lane] else 0.0
-                    rank[i, lane] += lower
-                    rank[j, lane] += 1.0 - lower
-        for i in range(d + 1):
-            for lane in range(_TILE):
-                carry = (1.0 if rank[i, lane] < 0 else 0.0) - (1.0 if rank[i, lane] > d else 0.0)
-                rank[i, lane] += carry * (d + 1)
-                cell[i, lane] += carry
-                inside[i, lane] = elevated[i, lane] - cell[i, lane]
-        _walk(cell, inside, rank, strides, keys, weights, tile, lanes)
-
-
-@compiled()
-def _walk(cell, inside, rank, strides, keys, weights, tile, lanes):  # type: ignore[no-untyped-def]
-    """Go around the simplices of a tile: each step is along the axis of the next lower rank.
-
-    Sums over all axes, of which one is not zero, are SIMD code, which a look-up is not.
-    """
-    d = cell.shape[0] - 1
-    key = np.zeros(_TILE, np.int64)
-    before = np.full(_TILE, -1.0)
-    here = np.empty(_TILE)
-    for i in range(d + 1):
-        for lane in range(_TILE):
-            key[lane] += np.int64(cell[i, lane]) * strides[i]
-            before[lane] += inside[i, lane] if rank[i, lane] == 0 else 0.0
-    for corner in range(d + 1):
-        for lane in range(lanes):
-            keys[corner, tile + lane] = key[lane]
-        here[:] = 0
-        for i in range(d + 1):
-            step = strides[d + 1] - strides[i]
-            for lane in range(_TILE):
-                along = rank[i, lane] == d - corner
-                here[lane] += inside[i, lane] if along else 0.0
-                key[lane] += step if along else 0
-        for lane in range(lanes):
-            weights[tile + lane, corner] = here[lane] - before[lane]
-        before[:] = here
 
 
 @compiled()
@@ -240,22 +147,46 @@ def chain(following):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def transpose(vertices, weights, gain, count, pixels, shares):  # type: ignore[no-untyped-def]
-    """List by vertex the pixels around it, ascending, and their weights times the gain.
-
-    Returns where each vertex's part of ``pixels`` and ``shares`` begins (and the last one ends).
-    """
-    starts = np.zeros(count + 2, np.int32)
-    for vertex in vertices.flat:
-        starts[vertex + 2] += 1
-    for vertex in range(2, count + 2):
-        starts[vertex] += starts[vertex - 1]
-    for pixel in range(vertices.shape[0]):
+def tally(vertices, counts, first, last):  # type: ignore[no-untyped-def]
+    """Count how often a range of pixels touches each vertex."""
+    for pixel in range(first, last):
         for corner in range(vertices.shape[1]):
-            place = starts[vertices[pixel, corner] + 1]
-            starts[vertices[pixel, corner] + 1] += 1
+            counts[np.uint32(vertices[pixel, corner])] += 1
+
+
+@compiled()
+def allot(counts):  # type: ignore[no-untyped-def]
+    """Replace tallies (ranges, vertices) by where a range's part of each vertex's list begins.
+
+    Returns where each vertex's list begins (and the last one ends).
+    """
+    ranges, count = counts.shape
+    starts = np.empty(count + 1, np.int32)
+    place = 0
+    for vertex in range(count):
+        starts[vertex] = place
+        for part in range(ranges):
+            here = counts[part, vertex]
+            counts[part, vertex] = place
+            place += here
+    starts[count] = place
+    return starts
+
+
+@compiled()
+def transpose(  # type: ignore[no-untyped-def]
+    vertices, weights, gain, places, pixels, shares, first, last
+):
+    """List by vertex a range of pixels, ascending, and their weights times the gain.
+
+    ``places`` says where each vertex's list goes on, in ``pixels`` and ``shares``.
+    """
+    for pixel in range(first, last):
+        for corner in range(vertices.shape[1]):
+            vertex = np.uint32(vertices[pixel, corner])
+            place = np.uint32(places[vertex])
+            places[vertex] += 1
             pixels[place], shares[place] = pixel, weights[pixel, corner] * gain
-    return starts[: count + 1]
 
 
 @compiled(fastmath={"contract"})

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -20,7 +21,6 @@ Result = TypeVar("Result")
 
 _WORTHWHILE = 2048  # rows: handing over fewer takes longer than the work
 _PARTS = 4  # to a thread, so that one that is held up leaves some to the others
-
 
 _here = threading.local()
 
@@ -68,13 +68,15 @@ def conduct(function: Callable[..., Result], *arguments: Any) -> Result:
     return _pool(threads).submit(conducting).result()
 
 
-def _threads() -> int:
-    return getattr(_here, "threads", 1)
+def at_hand() -> int:
+    """Return the number of threads that share the work that is handed out here."""
+    threads: int = getattr(_here, "threads", 1)
+    return threads
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Map in threads, if it is conducted; work that is already inside one stays there."""
-    work, threads = list(items), _threads()
+    """Map in all threads, where that is conducted; an item's own work stays in its thread."""
+    work, threads = list(items), at_hand()
     if len(work) < 2 or threads < 2:
         return [function(item) for item in work]
     results: list[Any] = [None] * len(work)
@@ -83,7 +85,7 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
     def take() -> None:
         while True:
             try:
-                place, item = left.popleft()
+                place, item = left.popleft()  # Whoever is free takes the next.
             except IndexError:
                 return
             results[place] = function(item)
@@ -103,15 +105,20 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
 
 def each_image(function: Callable[[Item], Result], images: Sequence[Item]) -> list[Result]:
     """Map an image to a thread if that keeps all of them busy, else let each image spread."""
-    threads = _threads()
+    threads = at_hand()
     if len(images) % threads == 0 or len(images) >= 4 * threads:
         return each(function, images)
     return [function(image) for image in images]
 
 
+def ranges(count: int, parts: int) -> list[tuple[int, int]]:
+    """Return the bounds of ranges of nearly one size that together cover ``count``."""
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return list(pairwise(bounds))
+
+
 def spread(function: Callable[[int, int], object], count: int) -> None:
     """Call with the bounds of ranges that together cover ``count``."""
-    threads = _threads()
+    threads = at_hand()
     parts = 1 if threads < 2 else min(_PARTS * threads, 1 + count // _WORTHWHILE)
-    bounds = [count * part // parts for part in range(parts + 1)]
-    each(lambda part: function(bounds[part], bounds[part + 1]), range(parts))
+    each(lambda bounds: function(*bounds), ranges(count, parts))

@@ -54,7 +54,9 @@ def _infer(terms: list[Pairwise], image: int, unary: Array, result: Array, itera
         softmax_rows(torch.from_numpy(below[first:last].copy()), result[first:last])
 
     def update(first: int, last: int) -> None:
-        softmax_rows(gathered.of(rows, first, last), result[first:last])
+        energies = torch.empty(last - first, result.shape[1])
+        gathered.write(rows, first, last, energies)
+        softmax_rows(energies, result[first:last])
 
     spread_tiles(begin, len(result))
     for _ in range(iterations):

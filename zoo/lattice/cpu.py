@@ -25,13 +25,18 @@ Array = NDArray[Any]
 _TILE = 16384  # rows, whose sums stay in a core's cache until they are used
 
 
-_MKL = torch.backends.mkl.is_available()
-if _MKL:
-    with (
-        warnings.catch_warnings()
-    ):  # Once, that sparse tensors are a beta: the tests watch over it.
+def _sparse_products() -> bool:
+    """Return whether torch has MKL's; their first use warns that sparse tensors are a beta."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.eye(1).to_sparse_csr()
+        try:
+            torch.addmm(torch.eye(1), torch.eye(1).to_sparse_csr(), torch.eye(1))
+        except RuntimeError:
+            return False
+    return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+
+
+_MKL = _sparse_products()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

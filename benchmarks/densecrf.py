@@ -36,6 +36,8 @@ except ImportError:
 
 Calls = dict[str, Callable[[], object]]
 
+_REST = 0.05  # seconds: OpenMP's threads spin on after a call, in the cores of the next one
+
 
 def photos(paths: list[Path]) -> Iterator[Tensor]:
     """Yield images (3, height, width) in 0..255 from files, or smooth noise with edges."""
@@ -70,6 +72,7 @@ def compare(title: str, calls: Calls, rounds: int, device: torch.device) -> None
                 torch.cuda.synchronize()
             if turn:  # The first round warms up and compiles.
                 seconds[name].append(time.perf_counter() - start)
+            time.sleep(_REST)
     print(f"\n### {title}\n\n| | seconds, median | least | times the first, median |")
     print("|---|---:|---:|---:|")
     first = seconds[next(iter(calls))]

@@ -6,6 +6,7 @@ from torch import Tensor
 from ...proto.errors import UsageError
 from ..lattice.features import Sigmas, bilateral_features, position_features
 from ..lattice.permutohedral import Backend, PermutohedralLattice
+from ..lattice.threads import conduct
 from .pairwise import Compatibility, Normalization, Pairwise, compatibility_matrix, cost, pairwise
 
 
@@ -35,12 +36,7 @@ class DenseCRF:
             )
         if unary.dtype not in (torch.float32, torch.float64):
             raise UsageError(f"unary: {unary.dtype}, expected float32 or float64; convert it")
-        if not torch.isfinite(unary.detach()).all():
-            place = (~torch.isfinite(unary.detach())).nonzero()[0].tolist()
-            raise UsageError(
-                f"unary: {unary[tuple(place)].item()} at (image, class, y, x) = {tuple(place)}, "
-                "expected finite energies; clip probabilities before their logarithm"
-            )
+        conduct(_check, unary.detach())
         self._unary = unary.flatten(2).transpose(1, 2)
         self._size = unary.shape
         self._backend: Backend = backend
@@ -52,7 +48,8 @@ class DenseCRF:
     ) -> None:
         """Add the kernel of positions, with sxy pixels or (x, y) of them as its sigma."""
         *_, height, width = self._size
-        self._add(position_features(height, width, sxy, self._unary), compat, normalization)
+        features = conduct(position_features, height, width, sxy, self._unary)
+        self._add(features, compat, normalization)
 
     def add_pairwise_bilateral(
         self,
@@ -69,7 +66,7 @@ class DenseCRF:
                 f"images: shape {tuple(images.shape)}, expected ({batch}, channels, {height}, "
                 f"{width}) as the unary"
             )
-        self._add(bilateral_features(images, sxy, srgb), compat, normalization)
+        self._add(conduct(bilateral_features, images, sxy, srgb), compat, normalization)
 
     def add_pairwise_energy(
         self, features: Tensor, compat: Compatibility, normalization: Normalization = "symmetric"
@@ -92,7 +89,8 @@ class DenseCRF:
         lattice = PermutohedralLattice(
             features.to(unary.device), backend=self._backend, deterministic=self._deterministic
         )
-        self._terms.append(pairwise(lattice, checked, normalization, unary.dtype))
+        term = conduct(pairwise, lattice, checked, normalization, unary.dtype)
+        self._terms.append(term)
 
     def inference(self, iterations: int) -> Tensor:
         """Return the probabilities (batch, classes, height, width) after some iterations."""
@@ -101,7 +99,7 @@ class DenseCRF:
         if self._fits_the_fused_loop():
             from .meanfield import fused
 
-            return self._image(fused(self._unary, self._terms, iterations))
+            return self._image(conduct(fused, self._unary, self._terms, iterations))
         q = (-self._unary).softmax(2)
         for _ in range(iterations):
             q = self._next(q)
@@ -146,3 +144,15 @@ class DenseCRF:
 
     def _image(self, rows: Tensor) -> Tensor:
         return rows.transpose(1, 2).reshape(self._size)
+
+
+def _check(unary: Tensor) -> None:
+    if torch.isfinite(unary.sum()):  # in a tenth of the time that all of them take
+        return
+    places = (~torch.isfinite(unary)).nonzero()
+    if len(places):  # Else only the sum is too large.
+        place = tuple(places[0].tolist())
+        raise UsageError(
+            f"unary: {unary[place].item()} at (image, class, y, x) = {place}, "
+            "expected finite energies; clip probabilities before their logarithm"
+        )

@@ -1,5 +1,6 @@
 """All steps of mean-field inference for Potts models on the CPU, in one loop."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,73 +10,98 @@ from torch import Tensor
 from ..lattice.cpu import Array, ImageLattice, Sums, blur, spread_tiles
 from ..lattice.threads import each_image
 from .pairwise import Pairwise
+from .softmax import softmax_rows
 
 
 def fused(unary: Tensor, terms: list[Pairwise], iterations: int) -> Tensor:
     """Run inference on unary (batch, pixels, classes) float32, with Potts terms on the CPU.
 
-    The terms' lattices are laid side by side as one, normalisation and Potts weights multiplied
-    into its weights, and the unary's rows below the vertices': splat and blur then serve all
-    terms, and one sum at a pixel is all of its energy.
+    Normalisation and Potts weights are multiplied into the lattices' weights, and the unary's
+    rows lie below those of all vertices: one sum at a pixel is then all of its energy.
     """
     result = np.empty(unary.shape, np.float32)
-    images = [_side_by_side(terms, image) for image in range(len(unary))]
-    triples = list(zip(images, -unary.detach(), result, strict=True))
-    each_image(lambda triple: _infer(*triple, iterations), triples)
+    energies = unary.detach().numpy()
+
+    def infer(image: int) -> None:
+        _infer(terms, image, energies[image], result[image], iterations)
+
+    each_image(infer, range(len(result)))
     return torch.from_numpy(result)
 
 
-def _infer(lattice: ImageLattice, start: Tensor, result: Array, iterations: int) -> None:
-    vertices = len(lattice.splat)
-    memory = np.empty((vertices + len(result), result.shape[1]), result.dtype)
-    memory[vertices:] = start.numpy()
-    rows, q = torch.from_numpy(memory), torch.from_numpy(result)
-
-    def update(first: int, last: int) -> None:
-        torch.softmax(lattice.slice.of(rows, first, last), 1, out=q[first:last])
-
-    torch.softmax(rows[vertices:], 1, out=q)
-    for _ in range(iterations):
-        lattice.splat.into(memory, q)
-        blur(memory, lattice.chains)
-        spread_tiles(update, len(q))
-
-
-def _side_by_side(terms: list[Pairwise], image: int) -> ImageLattice:
+def _infer(terms: list[Pairwise], image: int, unary: Array, result: Array, iterations: int) -> None:
     def of_image(every: Any) -> Any:  # A term of one image serves all.
         return every[image % len(every)]
 
-    parts: list[ImageLattice] = [of_image(term.lattice.built(torch.float32)) for term in terms]
-    before = [of_image(term.before)[:, 0] for term in terms]
-    after = [of_image(term.after) * term.compatibility for term in terms]
-    pixels = len(after[0])
-    shifts = np.cumsum([0, *(len(part.splat) for part in parts)]).tolist()
-    passed = np.cumsum([0, *(len(part.splat.places) for part in parts)]).tolist()
-    own = torch.arange(shifts[-1], shifts[-1] + pixels, dtype=torch.int32)[:, None]
-    corners = [part.slice.places.view(pixels, -1) for part in parts]
-    weights = [part.slice.weights.view(pixels, -1) for part in parts]
-    vertices = torch.hstack([*(c + n for c, n in zip(corners, shifts, strict=False)), own])
-    weighted = [w * factor for w, factor in zip(weights, after, strict=True)]
-    ends = [part.splat.starts[1:] + n for part, n in zip(parts, passed, strict=False)]
-    return ImageLattice(
-        splat=Sums(
-            starts=torch.cat([ends[0].new_zeros(1), *ends]),
-            places=torch.cat([part.splat.places for part in parts]),
-            weights=torch.cat(
-                [
-                    part.splat.weights * factor[part.splat.places]
-                    for part, factor in zip(parts, before, strict=True)
-                ]
-            ),
-        ),
-        slice=Sums(
-            starts=torch.arange(pixels + 1, dtype=torch.int32) * vertices.shape[1],
-            places=vertices.flatten(),
-            weights=torch.hstack([*weighted, torch.ones(pixels, 1)]).flatten(),
-        ),
-        chains=tuple(
-            (order + np.int32(shift), starts)
-            for part, shift in zip(parts, shifts, strict=False)
-            for order, starts in part.chains
-        ),
+    lattices: list[ImageLattice] = [of_image(term.lattice.built(torch.float32)) for term in terms]
+    splats = [
+        _weighted(lattice.splat, of_image(term.before)[:, 0])
+        for lattice, term in zip(lattices, terms, strict=True)
+    ]
+    first = np.cumsum([0, *map(len, splats)]).tolist()
+    gathered = _side_by_side(
+        [lattice.slice for lattice in lattices],
+        [of_image(term.after) * term.compatibility for term in terms],
+        first,
     )
+    memory = np.empty((first[-1] + len(result), result.shape[1]), result.dtype)
+    parts = [memory[start:end] for start, end in pairwise(first)]
+    below = memory[first[-1] :]
+    rows, q = torch.from_numpy(memory), torch.from_numpy(result)
+
+    def begin(first: int, last: int) -> None:
+        np.negative(unary[first:last], out=below[first:last])
+        softmax_rows(torch.from_numpy(below[first:last].copy()), result[first:last])
+
+    def update(first: int, last: int) -> None:
+        energies = torch.empty(last - first, result.shape[1])
+        gathered.write(rows, first, last, energies)
+        softmax_rows(energies, result[first:last])
+
+    spread_tiles(begin, len(result))
+    for _ in range(iterations):
+        for lattice, splat, part in zip(lattices, splats, parts, strict=True):
+            splat.into(part, q)
+            blur(part, lattice.chains)
+        spread_tiles(update, len(result))
+
+
+def _weighted(splat: Sums, factor: Tensor) -> Sums:
+    """Multiply each pixel's weights by its factor."""
+    weights = torch.empty_like(splat.weights)
+    given, places, factors, result = (
+        tensor.numpy() for tensor in (splat.weights, splat.places, factor, weights)
+    )
+
+    def part(first: int, last: int) -> None:
+        entries = slice(first, last)
+        np.multiply(given[entries], factors.take(places[entries]), out=result[entries])
+
+    spread_tiles(part, len(result))
+    return Sums(splat.starts, splat.places, weights)
+
+
+def _side_by_side(parts: list[Sums], factors: list[Tensor], first: list[int]) -> Sums:
+    """Join sums over the rows from ``first``, each times a factor, and a pixel's own last row."""
+    pixels = len(factors[0])
+    width = sum(len(part.places) for part in parts) // pixels + 1
+    places = np.empty((pixels, width), np.int32)
+    weights = np.empty((pixels, width), np.float32)
+
+    def lay(start: int, end: int) -> None:
+        here = slice(start, end)
+        column = 0
+        for part, factor, row in zip(parts, factors, first, strict=False):
+            corners, shares = (
+                t.view(pixels, -1)[here].numpy() for t in (part.places, part.weights)
+            )
+            there = here, slice(column, column + corners.shape[1])
+            np.add(corners, row, out=places[there])
+            np.multiply(shares, factor[here].numpy(), out=weights[there])
+            column += corners.shape[1]
+        places[here, column] = np.arange(first[-1] + start, first[-1] + end)
+        weights[here, column] = 1
+
+    spread_tiles(lay, pixels)
+    starts = np.arange(pixels + 1, dtype=np.int32) * np.int32(width)
+    return Sums(*map(torch.from_numpy, (starts, places.ravel(), weights.ravel())))

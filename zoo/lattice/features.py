@@ -4,15 +4,16 @@ import torch
 from torch import Tensor
 
 from ...proto.errors import UsageError
+from .threads import conduct
 
 Sigmas = float | tuple[float, ...]
 
 
 def position_features(height: int, width: int, sigma: Sigmas, like: Tensor) -> Tensor:
     """Return (x, y) of every pixel, (1, pixels, 2), divided by sigma (of x, of y)."""
-    x, y = _sigmas("sigma of positions", sigma, 2)
-    place = torch.ones(height, width, dtype=like.dtype, device=like.device).nonzero().to(like)
-    return (place.flip(1) / place.new_tensor([x, y]))[None]
+    points = like.new_empty(1, height * width, 2)
+    _place(points.view(1, height, width, 2), sigma)
+    return points
 
 
 def bilateral_features(images: Tensor, sigma_xy: Sigmas, sigma_rgb: Sigmas) -> Tensor:
@@ -22,15 +23,26 @@ def bilateral_features(images: Tensor, sigma_xy: Sigmas, sigma_rgb: Sigmas) -> T
             f"images: shape {tuple(images.shape)}, expected (batch, channels, height, width), "
             "none of them 0"
         )
-    colours = images.detach()
+    return conduct(_bilateral, images.detach(), sigma_xy, sigma_rgb)
+
+
+def _bilateral(colours: Tensor, sigma_xy: Sigmas, sigma_rgb: Sigmas) -> Tensor:
     if not colours.is_floating_point() or colours.element_size() < 4:
         colours = colours.float()
     batch, channels, height, width = colours.shape
     scale = colours.new_tensor(_sigmas("sigma of colours", sigma_rgb, channels))
     points = colours.new_empty(batch, height * width, 2 + channels)
-    points[..., :2] = position_features(height, width, sigma_xy, colours)
+    _place(points.view(batch, height, width, -1), sigma_xy)
     torch.div(colours.flatten(2).transpose(1, 2), scale, out=points[..., 2:])
     return points
+
+
+def _place(points: Tensor, sigma: Sigmas) -> None:
+    """Write (x, y) into the first columns of points (batch, height, width, d)."""
+    of_x, of_y = points.new_tensor(_sigmas("sigma of positions", sigma, 2))
+    _, height, width, _ = points.shape
+    points[..., 0] = torch.arange(width).to(points) / of_x
+    points[..., 1] = (torch.arange(height).to(points) / of_y)[:, None]
 
 
 def _sigmas(what: str, given: Sigmas, count: int) -> tuple[float, ...]:

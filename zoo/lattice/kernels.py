@@ -1,114 +1,48 @@
-"""The loops of the CPU lattice, compiled by numba; each works on the range ``first..last``.
-
-They release the interpreter's lock and hold no state, so that ``threads`` can hand ranges to
-threads. numba's own ``parallel`` is left alone: its thread layers abort the process when a forked
-child, or with some of them a second Python thread, enters a region.
+"""The loops of the CPU lattice after the embedding: its hash tables, chains, lists and blur.
 
 Rows lie as ``(vertices, channels)``, so that the innermost loop runs over all channels of one
 vertex and becomes SIMD code.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-_TILE = 32  # pixels at a time, for SIMD over pixels
+from .compiled import compiled
+
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # spreads keys over a table by its top bits (Fibonacci)
 _BLOCK = 8192  # vertices whose chains are sorted by length
-_FREE = np.int64(-(2**63))  # where a table has no key
-
-
-def compiled(**fast: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile on first use and keep the machine code on disk, where there is a place for it."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        options = {"nogil": True, "error_model": "numpy", **fast}
-        try:
-            return njit(function, cache=True, **options)
-        except RuntimeError:  # Neither the package's folder nor the user's cache can be written.
-            return njit(function, **options)
-
-    return decorate
-
-
-@compiled()  # Nothing is contracted: the torch backend has the same roundings, hence vertices.
-def embed(features, scale, strides, keys, weights, first, last):  # type: ignore[no-untyped-def]
-    """Find each pixel's simplex: the keys ``(d + 1, pixels)`` of its vertices and their weights."""
-    d = features.shape[1]
-    elevated = np.empty((d + 1, _TILE))
-    cell = np.empty((d + 1, _TILE))
-    inside = np.empty((d + 1, _TILE))
-    rank = np.empty((d + 1, _TILE))
-    axis = np.empty((d + 1, _TILE), np.int64)
-    total = np.empty(_TILE)
-    for tile in range(first, last, _TILE):
-        lanes = min(_TILE, last - tile)
-        total[:] = 0
-        for i in range(d, 0, -1):
-            for lane in range(lanes):
-                scaled = features[tile + lane, i - 1] * scale[i - 1]
-                elevated[i, lane] = (total[lane] - i * scaled) / (d + 1)
-                total[lane] += scaled
-        elevated[0] = total / (d + 1)
-        total[:] = 0
-        for i in range(d + 1):
-            for lane in range(lanes):
-                cell[i, lane] = np.rint(elevated[i, lane])
-                inside[i, lane] = elevated[i, lane] - cell[i, lane]
-                total[lane] += cell[i, lane]
-        rank[:] = total
-        for i in range(d):
-            for j in range(i + 1, d + 1):
-                for lane in range(lanes):
-                    lower = 1.0 if inside[i, lane] < inside[j, lane] else 0.0
-                    rank[i, lane] += lower
-                    rank[j, lane] += 1.0 - lower
-        for i in range(d + 1):
-            for lane in range(lanes):
-                carry = (1.0 if rank[i, lane] < 0 else 0.0) - (1.0 if rank[i, lane] > d else 0.0)
-                rank[i, lane] += carry * (d + 1)
-                cell[i, lane] += carry
-                inside[i, lane] = elevated[i, lane] - cell[i, lane]
-        for lane in range(lanes):
-            key = 0
-            for i in range(d + 1):
-                axis[d - np.int64(rank[i, lane]), lane] = i
-                key += np.int64(cell[i, lane]) * strides[i]
-            before = inside[axis[d, lane], lane] - 1.0
-            for i in range(d + 1):
-                keys[i, tile + lane] = key
-                weights[tile + lane, i] = inside[axis[i, lane], lane] - before
-                before = inside[axis[i, lane], lane]
-                key += strides[d + 1] - strides[axis[i, lane]]
+_FREE = np.int32(-1)  # where a table has no number
+_SPARSE = 8  # slots to a number, which keeps searches short
 
 
 @compiled()
-def _find(table, key):  # type: ignore[no-untyped-def]
-    """Return the slot of a key in an open-addressing table, or the free one where it belongs."""
+def _find(table, names, key):  # type: ignore[no-untyped-def]
+    """Return the slot of a key in an open-addressing table, or the free one where it belongs.
+
+    The table has numbers alone, so that it stays in the cache; ``names`` has the numbers' keys.
+    """
     mask = np.uint64(table.shape[0] - 1)
     mixed = np.uint64(key)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * _MIX
     slot = (mixed ^ (mixed >> np.uint64(32))) & mask
-    while table[slot, 0] != key and table[slot, 0] != _FREE:
+    while table[slot] != _FREE and names[np.uint32(table[slot])] != key:
         slot = (slot + np.uint64(1)) & mask
     return slot
 
 
 @compiled()
-def _insert(table, keys, vertices, first, count):  # type: ignore[no-untyped-def]
-    """Give numbers to keys until a quarter is full; return where to go on and the count."""
+def _insert(table, names, keys, vertices, first, count):  # type: ignore[no-untyped-def]
+    """Give numbers to keys until all names are taken; return where to go on and the count."""
     for pixel in range(first, keys.shape[0]):
         key = keys[pixel]
-        slot = _find(table, key)
-        if table[slot, 0] == _FREE:
-            table[slot, 0], table[slot, 1] = key, count
+        slot = _find(table, names, key)
+        number = table[slot]
+        if number == _FREE:
+            if count == names.shape[0]:
+                return pixel, count
+            number = table[slot] = count
+            names[count] = key
             count += 1
-            if 4 * count > table.shape[0]:
-                vertices[pixel] = table[slot, 1]
-                return pixel + 1, count
-        vertices[pixel] = table[slot, 1]
+        vertices[pixel] = number
     return keys.shape[0], count
 
 
@@ -116,22 +50,20 @@ def _insert(table, keys, vertices, first, count):  # type: ignore[no-untyped-def
 def index(keys, vertices):  # type: ignore[no-untyped-def]
     """Give numbers to the distinct keys in the order of their first appearance, into ``vertices``.
 
-    Returns the hash table of keys and numbers, and the keys by number.
+    Returns the hash table of the numbers, and the keys by number.
     """
-    table = np.full((4096, 2), _FREE)
+    names = np.empty(1024, np.int64)
     done = count = 0
     while True:
-        done, count = _insert(table, keys, vertices, done, count)
-        distinct = np.empty(count, np.int64)
-        for key, number in table:
-            if key != _FREE:
-                distinct[number] = key
-        if done == keys.shape[0]:
-            return table, distinct
-        table = np.full((4 * table.shape[0], 2), _FREE)
+        table = np.full(_SPARSE * names.shape[0], _FREE)
         for number in range(count):
-            slot = _find(table, distinct[number])
-            table[slot, 0], table[slot, 1] = distinct[number], number
+            table[_find(table, names, names[number])] = number
+        done, count = _insert(table, names, keys, vertices, done, count)
+        if done == keys.shape[0]:
+            return table, names[:count]
+        more = np.empty(4 * count, np.int64)
+        more[:count] = names
+        names = more
 
 
 @compiled()
@@ -156,12 +88,16 @@ def merge(vertices, first):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def follow(distinct, step, table, numbers, others, following):  # type: ignore[no-untyped-def]
-    """Look up each vertex's neighbour one step along an axis: its number among others, or -1."""
-    for vertex in range(distinct.shape[0]):
-        slot = _find(table, distinct[vertex] + step)
-        found = table[slot, 0] != _FREE
-        following[numbers[vertex]] = others[table[slot, 1]] if found else -1
+def follow(names, step, table, others, numbers, targets, following):  # type: ignore[no-untyped-def]
+    """Look up each vertex's neighbour one step along an axis: its number, or -1.
+
+    ``table`` and ``others`` are what `index` returned for the neighbours' remainder; ``numbers``
+    and ``targets`` are the merged numbers of the vertices and of those neighbours.
+    """
+    for vertex in range(names.shape[0]):
+        number = table[_find(table, others, names[vertex] + step)]
+        found = number != _FREE
+        following[np.uint32(numbers[vertex])] = targets[np.uint32(number)] if found else -1
 
 
 @compiled()
@@ -176,51 +112,81 @@ def chain(following):  # type: ignore[no-untyped-def]
     led = np.zeros(count, np.bool_)
     for vertex in range(count):
         if following[vertex] >= 0:
-            led[following[vertex]] = True
+            led[np.uint32(following[vertex])] = True
     order = np.empty(count, np.int32)
     starts = np.empty(count // 2 + 1, np.int32)
-    leaders = np.empty(_BLOCK, np.int32)
-    lengths = np.empty(_BLOCK, np.int32)
+    leaders = np.empty((2, _BLOCK), np.int32)  # of three, of more
     filled = chains = 0
     for block in range(0, count, _BLOCK):
-        found = 0
+        three = more = 0
         for vertex in range(block, min(block + _BLOCK, count)):
-            if following[vertex] >= 0 and not led[vertex]:
-                third = following[following[vertex]]
-                leaders[found] = vertex
-                lengths[found] = 2 if third < 0 else 3 if following[third] < 0 else 4
-                found += 1
-        for length in range(2, 5):
-            for leader in range(found):
-                if lengths[leader] == length:
-                    starts[chains] = filled
-                    chains += 1
-                    link = leaders[leader]
-                    while link >= 0:
-                        order[filled] = link
-                        filled += 1
-                        link = following[link]
+            second = following[vertex]
+            if second < 0 or led[vertex]:
+                continue
+            third = following[np.uint32(second)]
+            if third < 0:
+                order[filled], order[filled + 1] = vertex, second
+                starts[chains] = filled
+                filled, chains = filled + 2, chains + 1
+            elif following[np.uint32(third)] < 0:
+                leaders[0, three] = vertex
+                three += 1
+            else:
+                leaders[1, more] = vertex
+                more += 1
+        for length, found in enumerate((three, more)):
+            for link in leaders[length, :found]:
+                starts[chains] = filled
+                chains += 1
+                while link >= 0:
+                    order[filled] = link
+                    filled += 1
+                    link = following[np.uint32(link)]
     starts[chains] = filled
-    return order[:filled].copy(), starts[: chains + 1].copy()
+    return order, starts[: chains + 1]
 
 
 @compiled()
-def transpose(vertices, weights, gain, count, pixels, shares):  # type: ignore[no-untyped-def]
-    """List by vertex the pixels around it, ascending, and their weights times the gain.
-
-    Returns where each vertex's part of ``pixels`` and ``shares`` begins (and the last one ends).
-    """
-    starts = np.zeros(count + 2, np.int32)
-    for vertex in vertices.flat:
-        starts[vertex + 2] += 1
-    for vertex in range(2, count + 2):
-        starts[vertex] += starts[vertex - 1]
-    for pixel in range(vertices.shape[0]):
+def tally(vertices, counts, first, last):  # type: ignore[no-untyped-def]
+    """Count how often a range of pixels touches each vertex."""
+    for pixel in range(first, last):
         for corner in range(vertices.shape[1]):
-            place = starts[vertices[pixel, corner] + 1]
-            starts[vertices[pixel, corner] + 1] += 1
+            counts[np.uint32(vertices[pixel, corner])] += 1
+
+
+@compiled()
+def allot(counts):  # type: ignore[no-untyped-def]
+    """Replace tallies (ranges, vertices) by where a range's part of each vertex's list begins.
+
+    Returns where each vertex's list begins (and the last one ends).
+    """
+    ranges, count = counts.shape
+    starts = np.empty(count + 1, np.int32)
+    place = 0
+    for vertex in range(count):
+        starts[vertex] = place
+        for part in range(ranges):
+            here = counts[part, vertex]
+            counts[part, vertex] = place
+            place += here
+    starts[count] = place
+    return starts
+
+
+@compiled()
+def transpose(  # type: ignore[no-untyped-def]
+    vertices, weights, gain, places, pixels, shares, first, last
+):
+    """List by vertex a range of pixels, ascending, and their weights times the gain.
+
+    ``places`` says where each vertex's list goes on, in ``pixels`` and ``shares``.
+    """
+    for pixel in range(first, last):
+        for corner in range(vertices.shape[1]):
+            vertex = np.uint32(vertices[pixel, corner])
+            place = np.uint32(places[vertex])
+            places[vertex] += 1
             pixels[place], shares[place] = pixel, weights[pixel, corner] * gain
-    return starts[: count + 1]
 
 
 @compiled(fastmath={"contract"})

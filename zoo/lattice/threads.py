@@ -1,11 +1,18 @@
-"""Work without the interpreter's lock, on as many threads as torch is set to."""
+"""Work without the interpreter's lock, on as many threads as torch is set to.
+
+torch's own operations must not run in parallel beside it: after each of them OpenMP's threads
+spin for some ten milliseconds in wait for the next one, and keep a core from ours. What touches
+large tensors is therefore handed to `conduct`.
+"""
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,7 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _WORTHWHILE = 2048  # rows: handing over fewer takes longer than the work
-
+_PARTS = 4  # to a thread, so that one that is held up leaves some to the others
 
 _here = threading.local()
 
@@ -22,8 +29,7 @@ _here = threading.local()
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Return threads in which torch's own operations stay on one, whatever it is set to.
 
-    Else each would call in all cores, and the calls of all would wait for each other. torch keeps
-    the number for a thread, and the latest one for threads to come: that is put back.
+    torch keeps the number for a thread, and the latest one for threads to come: that is put back.
     """
     started = threading.Barrier(threads)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="lattice", initializer=_stay_alone)
@@ -33,13 +39,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _stay_alone() -> None:
-    _here.alone = True
     torch.get_num_threads()  # On a thread's first call torch sets the number, and never again.
     torch.set_num_threads(1)
-
-
-def _threads() -> int:
-    return 1 if getattr(_here, "alone", False) else torch.get_num_threads()
 
 
 # A forked child inherits the pool's records but not its threads.
@@ -47,25 +48,77 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
+def conduct(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call in one of the threads, from which ``each`` shares work with the others.
+
+    Work on another device than the CPU stays with the caller, whose stream it belongs to.
+    """
+    threads = torch.get_num_threads()  # one in those threads themselves
+    here = all(a.device.type == "cpu" for a in arguments if isinstance(a, torch.Tensor))
+    if threads < 2 or not here:
+        return function(*arguments)
+
+    def conducting() -> Result:
+        _here.threads = threads
+        try:
+            return function(*arguments)
+        finally:
+            _here.threads = 1
+
+    return _pool(threads).submit(conducting).result()
+
+
+def at_hand() -> int:
+    """Return the number of threads that share the work that is handed out here."""
+    threads: int = getattr(_here, "threads", 1)
+    return threads
+
+
 def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Map in threads; work that is already inside one stays there."""
-    work, threads = list(items), _threads()
+    """Map in all threads, where that is conducted; an item's own work stays in its thread."""
+    work, threads = list(items), at_hand()
     if len(work) < 2 or threads < 2:
         return [function(item) for item in work]
-    return list(_pool(threads).map(function, work))
+    results: list[Any] = [None] * len(work)
+    left = deque(enumerate(work))
+
+    def take() -> None:
+        while True:
+            try:
+                place, item = left.popleft()  # Whoever is free takes the next.
+            except IndexError:
+                return
+            results[place] = function(item)
+
+    pool = _pool(threads)
+    helpers = [pool.submit(take) for _ in range(min(threads, len(work)) - 1)]
+    _here.threads = 1
+    try:
+        take()
+    finally:
+        _here.threads = threads
+        for helper in helpers:  # One that has not begun finds nothing left.
+            if not helper.cancel():
+                helper.result()
+    return results
 
 
 def each_image(function: Callable[[Item], Result], images: Sequence[Item]) -> list[Result]:
     """Map an image to a thread if that keeps all of them busy, else let each image spread."""
-    threads = _threads()
+    threads = at_hand()
     if len(images) % threads == 0 or len(images) >= 4 * threads:
         return each(function, images)
     return [function(image) for image in images]
 
 
+def ranges(count: int, parts: int) -> list[tuple[int, int]]:
+    """Return the bounds of ranges of nearly one size that together cover ``count``."""
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return list(pairwise(bounds))
+
+
 def spread(function: Callable[[int, int], object], count: int) -> None:
     """Call with the bounds of ranges that together cover ``count``."""
-    threads = _threads()
-    parts = 1 if threads < 2 else min(2 * threads, 1 + count // _WORTHWHILE)
-    bounds = [count * part // parts for part in range(parts + 1)]
-    each(lambda part: function(bounds[part], bounds[part + 1]), range(parts))
+    threads = at_hand()
+    parts = 1 if threads < 2 else min(_PARTS * threads, 1 + count // _WORTHWHILE)
+    each(lambda bounds: function(*bounds), ranges(count, parts))

@@ -175,3 +175,8 @@ def test_bad_input_is_named() -> None:
         model.inference(-1)
     with pytest.raises(UsageError, match="q: shape"):
         model.step_inference(unary[:1])
+
+
+def test_energies_are_finite_also_where_their_sum_is_not() -> None:
+    unary = torch.full((1, 2, 3, 4), 3e38)
+    assert torch.equal(DenseCRF(unary).start_inference(), torch.full_like(unary, 0.5))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deeplab_zoo import PermutohedralLattice
 from deeplab_zoo.proto.errors import UsageError
-from deeplab_zoo.zoo.lattice import geometry
+from deeplab_zoo.zoo.lattice import cpu, geometry
 from deeplab_zoo.zoo.lattice.features import bilateral_features, position_features
 
 BACKENDS = ("numba", "torch")
@@ -222,6 +222,14 @@ def test_threads_change_no_bit(batch: int) -> None:
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_without_mkl_the_sums_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, values = points(2, 5000, 5), signal(2, 5000, 4)
+    expected = PermutohedralLattice(features).filter(values)
+    monkeypatch.setattr(cpu, "_MKL", False)
+    found = PermutohedralLattice(features).filter(values)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_torch_keeps_its_number_of_threads() -> None:

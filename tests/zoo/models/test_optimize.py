@@ -1,6 +1,7 @@
 """Models made for inference alone: the same function, quicker, and good for nothing else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,26 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
-from deeplab_zoo import convert_caffe, convert_graph, export_onnx, load
+from deeplab_zoo import (
+    TrainConfig,
+    convert_caffe,
+    convert_graph,
+    export_onnx,
+    finetune,
+    load,
+    open_dataset,
+)
 from deeplab_zoo.cli.main import cli
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.largefov import LargeFOVConfig
 from deeplab_zoo.converters.numerics import PROFILES
 from deeplab_zoo.proto.errors import UsageError
+from deeplab_zoo.zoo.data.images import read_photo
 from deeplab_zoo.zoo.models.deeplab_v2 import DeepLabV2
+from deeplab_zoo.zoo.models.inference import prepare
 from deeplab_zoo.zoo.models.largefov import LargeFOV
 from deeplab_zoo.zoo.models.optimize import Narrow, folded, optimized, quickest
+from deeplab_zoo.zoo.models.resampling import resize
 from deeplab_zoo.zoo.parity.cases import photo
 
 Make = Callable[..., tuple[Path, Path]]
@@ -195,6 +207,31 @@ def test_classes_hold_on_random_weights_of_the_real_caffe(
     assert agreement(whole, expected) == 1
     assert apart(narrow, expected) < BF16
     assert agreement(narrow, expected) >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.golden
+def test_classes_hold_on_trained_weights(
+    shared: Path, make_net: Make, tiny_config: DeepLabV2Config, tmp_path: Path
+) -> None:
+    config = replace(tiny_config, classes=11, stem=8, widths=(8, 12, 16, 16))
+    convert_caffe(*make_net(config), tmp_path / "x.safetensors")
+    camvid = shared / "data" / "camvid"
+    how = TrainConfig(
+        data=str(camvid), crop=161, batch_size=6, accumulate=1, lr=1e-2, steps=100,
+        solver="adamw", groups="flat", batch_norm="trained", val_split="", workers=0,
+        tensorboard=False,
+    )  # fmt: skip
+    trained = finetune(tmp_path / "x.safetensors", how, tmp_path / "run").path
+    plain = load(trained)
+    samples = open_dataset(camvid, "val").samples[:20:4]
+    images = torch.cat([prepare(read_photo(one.image), plain.numerics) for one in samples])
+    with torch.inference_mode():
+        expected = resize(plain(images), images.shape[-2:], plain.numerics)
+        for precision, least in (("fp32", 0.9999), ("bf16", 0.995)):
+            quick: Any = load(trained, optimize="inference", precision=precision)  # type: ignore[call-overload]
+            found = resize(quick(images), images.shape[-2:], plain.numerics)
+            assert agreement(found, expected) >= least
 
 
 @pytest.mark.usefixtures("weights")

@@ -16,6 +16,7 @@ from deeplab_zoo import (
     TrainConfig,
     convert_caffe,
     convert_graph,
+    evaluate,
     export_onnx,
     finetune,
     load,
@@ -27,12 +28,14 @@ from deeplab_zoo.converters.largefov import LargeFOVConfig
 from deeplab_zoo.converters.numerics import PROFILES
 from deeplab_zoo.proto.errors import UsageError
 from deeplab_zoo.zoo.data.images import read_photo
+from deeplab_zoo.zoo.evaluation.protocol import Protocol
 from deeplab_zoo.zoo.models.deeplab_v2 import DeepLabV2
 from deeplab_zoo.zoo.models.inference import prepare
 from deeplab_zoo.zoo.models.largefov import LargeFOV
 from deeplab_zoo.zoo.models.optimize import Narrow, folded, optimized, quickest
 from deeplab_zoo.zoo.models.resampling import resize
 from deeplab_zoo.zoo.parity.cases import photo
+from deeplab_zoo.zoo.training.shapes import write_shapes
 
 Make = Callable[..., tuple[Path, Path]]
 CPU = torch.device("cpu")
@@ -209,6 +212,17 @@ def test_classes_hold_on_random_weights_of_the_real_caffe(
     assert agreement(narrow, expected) >= 0.99
 
 
+def test_an_evaluation_states_the_precision_that_the_network_has(
+    make_net: Make, tiny_config: DeepLabV2Config, tmp_path: Path
+) -> None:
+    config = replace(tiny_config, classes=4)
+    convert_caffe(*make_net(config), tmp_path / "x.safetensors")
+    shapes = open_dataset(write_shapes(tmp_path / "shapes", 1, 2, size=(41, 57)), "val")
+    for precision in ("fp32", "bf16"):
+        quick: Any = load(tmp_path / "x.safetensors", optimize="inference", precision=precision)  # type: ignore[call-overload]
+        assert evaluate(quick, shapes, Protocol(size=0)).precision == precision
+
+
 @pytest.mark.slow
 @pytest.mark.golden
 def test_classes_hold_on_trained_weights(
@@ -255,6 +269,7 @@ def test_the_command_line_does_the_same(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")  # Its own use.
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiled_one_scores_the_same(weights: Path, image: Tensor, precision: str) -> None:
     plain = load(weights)

@@ -174,6 +174,10 @@ def test_it_can_be_nothing_else(
     with pytest.raises(UsageError, match="optimised for inference already"):
         export_onnx(quick, tmp_path / "x.onnx", size=(33, 33))
     assert not (tmp_path / "x.onnx").exists()
+    with pytest.raises(UsageError, match="'int8' is unknown, expected fp32 or bf16"):
+        load(weights, optimize="inference", precision="int8")  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="'train' is unknown, expected inference or compiled"):
+        load(weights, optimize="train")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="of a model that is optimised"):
         load(weights, precision="bf16")  # type: ignore[call-overload]
     text, binary = make_net(tiny_config)

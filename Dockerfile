@@ -10,19 +10,22 @@
 # is some gigabytes larger.
 
 FROM python:3.12-slim AS base
+# torch.compile needs a compiler when it runs.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba
 WORKDIR /src
+COPY constraints.txt .
 
 FROM base AS wheel
-RUN pip install build
+RUN pip install -c constraints.txt build
 COPY . .
 RUN python -m build --wheel --outdir /dist
 
 FROM base AS cpu
 ARG TORCH_INDEX=""
-RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.11"
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    pip install "$(ls /dist/*.whl)[train,sbd]"
+    pip install -c constraints.txt "$(ls /dist/*.whl)[coco,parity,sbd,train]"
 WORKDIR /data
 ENTRYPOINT ["deeplab-zoo"]
 CMD ["--help"]
@@ -30,9 +33,9 @@ CMD ["--help"]
 # torch's usual build for Linux brings CUDA's libraries; the driver comes from the host.
 FROM base AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN pip install "torch>=2.11"
+RUN pip install -c constraints.txt torch
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    pip install "$(ls /dist/*.whl)[train,sbd]"
+    pip install -c constraints.txt "$(ls /dist/*.whl)[coco,parity,sbd,train]"
 WORKDIR /data
 ENTRYPOINT ["deeplab-zoo"]
 CMD ["--help"]

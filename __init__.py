@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _HOME = {
     "DeepLabV2": ".zoo.models.deeplab_v2",
     "DeepLabV2Config": ".converters.deeplab_v2",
+    "DeepLabV3": ".zoo.models.deeplab_v3",
+    "DeepLabV3Config": ".converters.deeplab_v3",
     "LargeFOV": ".zoo.models.largefov",
     "LargeFOVConfig": ".converters.largefov",
     "LovaszHingeLoss": ".zoo.losses.lovasz",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from .converters.convert import convert_legacy as convert_legacy
     from .converters.convert import convert_tensorflow as convert_tensorflow
     from .converters.deeplab_v2 import DeepLabV2Config as DeepLabV2Config
+    from .converters.deeplab_v3 import DeepLabV3Config as DeepLabV3Config
     from .converters.export import export as export
     from .converters.graph.build import load_caffe as load_caffe
     from .converters.graph.fold import fold_batch_norm as fold_batch_norm
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from .zoo.losses.lovasz import lovasz_softmax as lovasz_softmax
     from .zoo.losses.proximal import prox_lovasz_hinge as prox_lovasz_hinge
     from .zoo.models.deeplab_v2 import DeepLabV2 as DeepLabV2
+    from .zoo.models.deeplab_v3 import DeepLabV3 as DeepLabV3
     from .zoo.models.graph import convert_graph as convert_graph
     from .zoo.models.largefov import LargeFOV as LargeFOV
     from .zoo.models.load import load as load

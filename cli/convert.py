@@ -141,13 +141,14 @@ def tf(
     variables: tuple[str, ...],
     multi_scale: bool,
 ) -> None:
-    """Convert a TensorFlow DeepLab v2 (DrSleep's) to PyTorch, without TensorFlow.
+    """Convert TensorFlow's DeepLab (v3, v3+; DrSleep's v2) to PyTorch, without TensorFlow.
 
     CHECKPOINT is any name of it: model.ckpt-20000, that with .index or .data-00000-of-00001,
-    a V1 file or its shards, or a folder with a checkpoint file.
+    a V1 file or its shards, or a folder with a checkpoint file; or a frozen graph (.pb).
 
     \b
     deeplab-zoo convert tf deeplab_resnet.ckpt -o deeplab.safetensors
+    deeplab-zoo convert tf frozen_inference_graph.pb -o deeplab_v3plus.safetensors
     """
     from ..converters.convert import convert_tensorflow
 
@@ -171,6 +172,11 @@ def tf(
 @click.option(
     "--multi-scale/--single-scale", default=None, help="Default: as the file's program did."
 )
+@click.option(
+    "--output-stride",
+    type=click.Choice(["8", "16"]),
+    help="Of a DeepLab v3 or v3+. [default: as its program published it]",
+)
 def legacy(
     file: str,
     output: str,
@@ -181,14 +187,17 @@ def legacy(
     json_: bool,
     numerics: str | None,
     multi_scale: bool | None,
+    output_stride: str | None,
 ) -> None:
     """Convert another program's own file to ours.
 
     FILE is caffe-tensorflow's .npy, jaccardSegment's .h5, a .pth of isht7, kazuto1011 or
-    AdvSemiSeg, or an archive, .safetensors or .pth of ours. Nothing in it is executed.
+    AdvSemiSeg, a .pth.tar of jfzhang95 or rloss, or an archive, .safetensors or .pth of ours.
+    Nothing in it is executed.
 
     \b
     deeplab-zoo convert legacy MS_DeepLab_resnet_trained_VOC.pth -o deeplab.safetensors
+    deeplab-zoo convert legacy deeplab-mobilenet.pth.tar -o mobilenet.safetensors
     """
     from ..converters.convert import convert_legacy
 
@@ -198,6 +207,7 @@ def legacy(
         numerics=numerics,
         keep_hdf5=hdf5,
         multi_scale=multi_scale,
+        output_stride=int(output_stride) if output_stride else None,
         num_classes=num_classes,
         reset_head=reset_head,
         seed=seed,

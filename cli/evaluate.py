@@ -87,7 +87,7 @@ def evaluate(
                 click.echo(text, err=True)
 
         say(f"checking {len(dataset.samples)} samples")
-        scanned = check(dataset)
+        scanned = check(dataset, progress=counter("checked") if first else None)
         if skip_bad:
             dataset, _ = sound(scanned)
             for problem in scanned.problems:

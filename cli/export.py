@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from ..converters.naming import deeplab_v2, deeplab_v3
 from ..proto.errors import UsageError
 from . import show
 
-LAYOUTS = ("canonical", "isht7", "kazuto1011", "advsemiseg")
+LAYOUTS = (*deeplab_v2.LAYOUTS, *deeplab_v3.PROGRAMS)
 TARGETS = ("pth", "safetensors", "h5", "caffe", "tf", "tf-v1", "npy", "onnx")
 
 

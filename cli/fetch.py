@@ -2,16 +2,15 @@
 
 import signal
 import sys
-from pathlib import Path
 
 import click
+
+from .registry import REGISTRY
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option(
-    "--registry", multiple=True, metavar="FILE", help="A registry beside the shipped one."
-)
+@REGISTRY
 @click.option("--dest", metavar="DIR", help="Put copies of the files there, and print that path.")
 @click.option("--from-file", metavar="PATH", help="Take the file from PATH, and check it.")
 @click.option("--offline", is_flag=True, default=None, help="Open no connection.")
@@ -74,7 +73,7 @@ def fetch(
                 name,
                 registry=registry,
                 dest=dest,
-                from_file=Path(from_file) if from_file else None,
+                from_file=from_file,
                 offline=offline,
                 mirrors=mirror,
                 trust_on_first_use=trust_on_first_use,

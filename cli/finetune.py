@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from ..zoo.training.config import KEYS, TYPES, from_mapping, recipe, recipe_names
+from .show import counter
 
 STOPPED = 130  # As after Ctrl-C elsewhere, but with a checkpoint to go on from.
 
@@ -96,6 +97,7 @@ def finetune(
     """
     config = from_mapping(_merged(ctx, recipes, {**values, "data": data}))
     click.echo("loading PyTorch", err=True)
+    from ..zoo.evaluation.evaluate import place
     from ..zoo.training.job import finetune as run
 
     result = run(
@@ -105,8 +107,11 @@ def finetune(
         resume=resume,
         numerics=numerics,
         show=lambda text: click.echo(text, err=True),
+        progress=counter("scanned"),
         bar=sys.stderr.isatty(),
     )
+    if place()[0] != 0:
+        return  # One process speaks; Lightning kills all if another one ends with a code.
     if result.path is None:
         click.echo(f"Continue: the same command with --resume auto (at {result.step}).", err=True)
         ctx.exit(STOPPED)

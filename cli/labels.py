@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from .dataset import Given, dataset_options, open_given
-from .show import as_json
+from .show import as_json, counter
 
 if TYPE_CHECKING:
     from ..zoo.data.scan import Report
@@ -34,7 +34,7 @@ def check(path: str, split: str, threads: int, json_: bool, **given: Unpack[Give
     from ..zoo.data.scan import check as scan
     from ..zoo.data.scan import demand_sound
 
-    report = scan(open_given(path, split, given), threads)
+    report = scan(open_given(path, split, given), threads, counter("checked"))
     if json_:
         click.echo(as_json(_fields(report)))
     else:
@@ -89,3 +89,28 @@ def convert(source: str, target: str, classes: str, kind: str) -> None:
     legend = find_legend(classes)
     written = list(convert_masks(Path(source), Path(target), legend, grey=kind == "grey"))
     click.echo(f"wrote {len(written)} masks to {target}")
+
+
+@labels.command()
+@click.argument("source", metavar="INSTANCES.json")
+@click.argument("target", metavar="FOLDER")
+@click.option(
+    "--classes", default="all", show_default=True,
+    help="all: every category; voc: VOC's 20; or a file of names, the first of them background.",
+)  # fmt: skip
+def coco(source: str, target: str, classes: str) -> None:
+    """Draw COCO's instances as masks of class ids.
+
+    FOLDER gets a mask for every picture that INSTANCES.json names, and classes.txt. Where two
+    classes overlap the mask is void. Needs pycocotools (pip install 'deeplab-zoo[coco]').
+
+    \b
+    deeplab-zoo labels coco annotations/instances_train2017.json masks --classes voc
+    deeplab-zoo finetune x.safetensors coco --images train2017 --labels masks \\
+        --classes voc --val-split ''
+    """
+    from ..zoo.data.coco import convert_instances
+
+    click.echo(f"reading {source}", err=True)
+    count = convert_instances(Path(source), Path(target), classes, counter("drew"))
+    click.echo(f"wrote {count} masks to {target}")

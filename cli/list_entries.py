@@ -1,9 +1,11 @@
 """``deeplab-zoo list``: what is in the registry?"""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
+from .registry import REGISTRY
 from .show import as_json, size
 
 if TYPE_CHECKING:
@@ -14,9 +16,7 @@ STATES = ("pinned", "weak", "prefix", "unverified", "locked")
 
 @click.command("list")
 @click.argument("words", nargs=-1, metavar="[WORD]...")
-@click.option(
-    "--registry", multiple=True, metavar="FILE", help="A registry beside the shipped one."
-)
+@REGISTRY
 @click.option("--state", type=click.Choice(STATES), help="Only entries in this state.")
 @click.option("--kind", type=click.Choice(("model", "init", "dataset")), help="Only this kind.")
 @click.option("--loadable", is_flag=True, help="Only what deeplab_zoo.load makes a model of.")
@@ -71,11 +71,14 @@ def list_entries(
     click.echo(f"{len(rows)} entries", err=True)
 
 
+@dataclass(frozen=True, slots=True)
 class _Row:
     """An entry, and what is true of it here and now."""
 
-    def __init__(self, entry: "Entry", state: str, cached: bool, loadable: bool) -> None:
-        self.entry, self.state, self.cached, self.loadable = entry, state, cached, loadable
+    entry: "Entry"
+    state: str
+    cached: bool
+    loadable: bool
 
     def as_dict(self) -> dict[str, object]:
         """Return it for JSON."""

@@ -2,14 +2,13 @@
 
 import click
 
+from .registry import REGISTRY
 from .show import size
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option(
-    "--registry", multiple=True, metavar="FILE", help="A registry beside the shipped one."
-)
+@REGISTRY
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def prune(names: tuple[str, ...], registry: tuple[str, ...], dry_run: bool) -> None:
     """Remove leftovers: broken-off downloads, quarantine, bytes without a name.

@@ -126,13 +126,11 @@ def lint(files: tuple[str, ...]) -> None:
 @click.option("-o", "--output", default="registry.html", show_default=True, metavar="OUT")
 def html(registry: tuple[str, ...], output: str) -> None:
     """Write all entries as one web page with a search, which needs nothing else."""
-    from ..converters.files import replacing
+    from ..converters.files import write_text
     from ..zoo.weights.page import render
     from ..zoo.weights.registry import load_registry
 
-    page = render(load_registry(registry).entries.values())
-    with replacing(Path(output)) as temporary:
-        temporary.write_text(page, "utf-8")
+    write_text(Path(output), render(load_registry(registry).entries.values()))
     click.echo(f"wrote {output}")
 
 
@@ -144,13 +142,14 @@ def html(registry: tuple[str, ...], output: str) -> None:
 def export(registry: tuple[str, ...], pooch: bool) -> None:  # noqa: ARG001 - the one format
     """Print the files that have a digest of their own, one per line, for another program."""
     from ..zoo.weights.registry import load_registry
+    from ..zoo.weights.schema import LENGTHS
     from ..zoo.weights.sources import resolve
 
     for entry in load_registry(registry).entries.values():
         for artifact in entry.artifacts if not entry.uses else ():
             digests, sources = artifact.claim.digests, artifact.sources
             if digests and sources:
-                algorithm = min(digests, key=("sha256", "sha384", "sha1", "md5").index)
+                algorithm = min(digests, key=tuple(LENGTHS).index)
                 url = resolve(sources[0].url, entry.place)
                 name = f"{entry.name}/{artifact.filename}"
                 click.echo(f"{name} {algorithm}:{digests[algorithm]} {url}")

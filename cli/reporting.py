@@ -89,9 +89,7 @@ def describe(event: "Event") -> str | None:
             return f"{event.file}: {detail['words']}"
         case "retry":
             return f"{event.file}: {detail['reason']}; again in {detail['wait']} s"
-        case "source":
-            return f"{event.file}: {detail['url']}: {detail['reason']}"
-        case "mismatch":
+        case "source" | "mismatch":
             return f"{event.file}: {detail['url']}: {detail['reason']}"
         case "waiting":
             return f"{event.file}: another process fetches it; waiting"

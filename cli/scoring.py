@@ -68,7 +68,7 @@ OPTIONS = (
     click.option("--numerics", metavar="PROFILE", help="Of a file that does not record its own."),
     click.option("--evaluate-as", metavar="PROFILE",
                  help="Run the weights under another profile than their own."),
-    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
     click.option("--precision", type=click.Choice(["fp32", "bf16"]),
                  help="Of the network's arithmetic; fp32, or with --optimize the quicker one."),
     click.option("--optimize", is_flag=True, help="Fold and lay out the network for inference."),

@@ -28,7 +28,8 @@ def size(count: int) -> str:
 def counter(what: str) -> Callable[[int, int], None]:
     """Return what shows how many are done and how long the rest takes, on standard error.
 
-    On a terminal that is one line which changes; elsewhere a line for every tenth.
+    On a terminal that is one line which changes; elsewhere a line for every tenth, if that
+    takes seconds.
     """
     terminal = sys.stderr.isatty()
     started = shown = time.monotonic()
@@ -42,7 +43,7 @@ def counter(what: str) -> Callable[[int, int], None]:
             started, first = now, done
             return
         tenth = done * 10 // total > before * 10 // total
-        if done < total and not (now - shown > 0.2 if terminal else tenth):
+        if done < total and not (now - shown > 0.2 if terminal else tenth and now - shown > 3):
             return
         shown = now
         rate = (done - first) / max(now - started, 1e-9)

@@ -1,11 +1,12 @@
 """``deeplab-zoo show``: everything about one entry, with who says so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from .registry import REGISTRY
 from .show import as_json, size
 
 if TYPE_CHECKING:
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("show")
 @click.argument("name")
-@click.option(
-    "--registry", multiple=True, metavar="FILE", help="A registry beside the shipped one."
-)
+@REGISTRY
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def show_entry(name: str, registry: tuple[str, ...], json_: bool) -> None:
     """Say everything about NAME: its files, their digests and who says so, metrics, licence."""
@@ -33,8 +32,7 @@ def show_entry(name: str, registry: tuple[str, ...], json_: bool) -> None:
         click.echo(as_json({**asdict(entry), **more}))
         return
     click.echo(f"{entry.name}: {entry.description}")
-    for key, value in _facts(entry, state, cached, problem):
-        click.echo(f"  {key:<14} {value}")
+    _echo(_facts(entry, state, cached, problem))
     for artifact in entry.artifacts:
         click.echo(f"\n{artifact.filename}: {artifact.state}")
         _echo(_claim(artifact.claim))
@@ -113,6 +111,6 @@ def _words(one: "Evidence") -> str:
     return f"grade {one.grade} for {', '.join(one.covers)}, {one.where}{says}"
 
 
-def _echo(rows: Iterator[tuple[str, str]], indent: str = "  ") -> None:
+def _echo(rows: Iterable[tuple[str, object]], indent: str = "  ") -> None:
     for key, value in rows:
         click.echo(f"{indent}{key:<14} {value}")

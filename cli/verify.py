@@ -2,14 +2,13 @@
 
 import click
 
+from .registry import REGISTRY
 from .show import as_json
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option(
-    "--registry", multiple=True, metavar="FILE", help="A registry beside the shipped one."
-)
+@REGISTRY
 @click.option("--all", "all_", is_flag=True, help="Everything that has been fetched.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def verify(names: tuple[str, ...], registry: tuple[str, ...], all_: bool, json_: bool) -> None:

@@ -107,6 +107,6 @@ class Archive:
     numerics: Numerics | None
     graph: Net | None
     tensors: tuple[Tensor, ...]
-    settings: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    settings: Mapping[str, tuple[float, ...] | str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dropped: tuple[tuple[str, str], ...] = ()

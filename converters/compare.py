@@ -93,7 +93,7 @@ def open_any(path: Path) -> Weights:
     they change no value.
     """
     match kind_of(path):
-        case Kind.CHECKPOINT:
+        case Kind.CHECKPOINT | Kind.FROZEN:
             return to_native(convert.read_tensorflow(path)).weights
         case Kind.CAFFEMODEL:
             archive = convert.read_caffe(None, path, strict=False)
@@ -109,14 +109,17 @@ def open_any(path: Path) -> Weights:
 
 def _published(stored: Net, path: Path) -> Archive:
     """Give weights without a graph the published network's."""
-    family = families.of_layers(layer.name for layer in stored.layers) or families.DEEPLAB_V2
+    known = families.of_layers(layer.name for layer in stored.layers)
+    family = known[0] if known else families.DEEPLAB_V2
+    if family.caffe is None:
+        raise MismatchError(f"{path}: Caffe's HDF5 weights of {family.title}, which it never had.")
     shapes = {
         f"{found[0]}.weight": layer.blobs[0].shape
         for layer in stored.layers
         if layer.blobs and (found := family.naming.to_canonical("caffe", layer.name))
     }
     net, notes = caffe_graph.with_weights(
-        family.deploy(family.infer(shapes), 321, 321), stored, reset=lambda _: False
+        family.caffe.deploy(family.infer(shapes), 321, 321), stored, reset=lambda _: False
     )
     tensors, _ = caffe.tensors(net)
     return Archive(Origin("caffe", {path.name: ""}, tool()), CAFFE_V2, None, tensors, notes=notes)

@@ -3,18 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..proto import prototxt as prototxt_format
 from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.records import Net
-from . import caffe, caffe_graph, hdf5, legacy, weights
+from . import caffe, caffe_graph, families, hdf5, legacy, weights
 from .archive import Archive, Origin, tool
 from .files import sha256
 from .graph_file import read_weights
 from .native import Head, Native, is_backbone, recognised, to_native
-from .numerics import CAFFE_V2, TF_SLIM
+from .numerics import CAFFE_V2, TF_DEEPLAB, TF_SLIM
+
+if TYPE_CHECKING:
+    from . import tensorflow
 
 MULTI_SCALE = (1.0, 0.75, 0.5)
+
+# Whose variables they are tells the conventions. DrSleep's took Caffe's names.
+NUMERICS = {"caffe": TF_SLIM, "tensorflow": TF_DEEPLAB}
 
 
 def convert_caffe(
@@ -74,12 +81,13 @@ def convert_tensorflow(
     reset_head: bool = False,
     seed: int = 0,
 ) -> Native:
-    """Convert a TensorFlow checkpoint of DeepLab v2 (DrSleep's) to a weights file.
+    """Convert TensorFlow's DeepLab, or DrSleep's v2, to a weights file.
 
     Parameters
     ----------
     checkpoint
         Any name of it: a prefix, one of its files, a folder. V1, V2, sharded, object-based.
+        Or a frozen graph, ``.pb``; it tells output stride and rates too.
     out, keep_hdf5, num_classes, reset_head, seed
         As for `convert_caffe`.
     variables
@@ -97,7 +105,7 @@ def convert_tensorflow(
     out = _checked_output(out, head)
     archive = read_tensorflow(Path(checkpoint), variables)
     if multi_scale:
-        archive = replace(archive, settings={"scales": MULTI_SCALE})
+        archive = replace(archive, settings={**archive.settings, "scales": MULTI_SCALE})
     return _write(archive, to_native(archive, head), out, keep_hdf5)
 
 
@@ -108,24 +116,29 @@ def convert_legacy(
     numerics: str | None = None,
     keep_hdf5: str | Path | None = None,
     multi_scale: bool | None = None,
+    output_stride: int | None = None,
     num_classes: int | None = None,
     reset_head: bool = False,
     seed: int = 0,
 ) -> Native | None:
     """Convert another program's own file: ``.npy``, deepdish ``.h5``, ``.pth``; or ours.
 
-    A file of a network that has no native model (rloss's DeepLab v3+, say) can be kept as an
-    archive, in the normal form and under its own names; None is returned then.
+    A file of a network that has no native model (kazuto1011's DeepLab v1, say) can be kept as
+    an archive, in the normal form and under its own names; None is returned then.
 
     Parameters
     ----------
     file
         caffe-tensorflow's ``.npy``, jaccardSegment's ``.h5``, a ``.pth`` of isht7,
-        kazuto1011 or AdvSemiSeg, our archive, safetensors or ``.pth``.
+        kazuto1011 or AdvSemiSeg, a ``.pth.tar`` of jfzhang95 or rloss, our archive,
+        safetensors or ``.pth``.
     numerics
         The profile it was trained under; None takes the program's own where it is known.
     multi_scale
         None does as the program did.
+    output_stride
+        Of a DeepLab v3 or v3+, which its weights do not show; None takes the published one. The
+        rates are those that go with it.
     out, keep_hdf5, num_classes, reset_head, seed
         As for `convert_caffe`.
 
@@ -141,6 +154,9 @@ def convert_legacy(
     if multi_scale is not None:
         scales = MULTI_SCALE if multi_scale else (1.0,)
         archive = replace(archive, settings={**archive.settings, "scales": scales})
+    if output_stride is not None:
+        kept = {name: values for name, values in archive.settings.items() if name != "rates"}
+        archive = replace(archive, settings={**kept, "output_stride": (float(output_stride),)})
     if out.suffix == ".h5" and recognised(archive) is None:
         hdf5.write(archive, out)
         return None
@@ -175,17 +191,42 @@ def _write(archive: Archive, native: Native, out: Path, keep_hdf5: str | Path | 
 def read_tensorflow(path: Path, select: Sequence[str] = ()) -> Archive:
     """Read a TensorFlow checkpoint into an archive; see `convert_tensorflow`."""
     from ..proto.checkpoint import open_checkpoint
+    from ..proto.frozen_graph import is_frozen_graph
+    from ..proto.source import head
     from . import tensorflow
 
+    if path.is_file() and is_frozen_graph(head(path)):
+        return _read_frozen(path, select)
     checkpoint = open_checkpoint(path)
     found = tensorflow.tensors(tensorflow.stored(checkpoint), select=select)
-    files = {one.name: sha256(one) for one in checkpoint.files}
+    return _of_variables(found, checkpoint.files, checkpoint.notes)
+
+
+def _read_frozen(path: Path, select: Sequence[str]) -> Archive:
+    """Read a frozen graph, which tells what the network dilates too."""
+    from ..proto.frozen_graph import open_frozen_graph
+    from . import frozen, tensorflow
+
+    graph = frozen.read_graph(open_frozen_graph(path))
+    archive = _of_variables(tensorflow.tensors(graph.variables, select=select), (path,))
+    archive = replace(archive, dropped=(*archive.dropped, *graph.dropped))
+    if archive.numerics is not TF_DEEPLAB:
+        return archive
+    archive = replace(archive, settings=frozen.settings(graph.rates))
+    frozen.check(graph.rates, to_native(archive, Head(reset=True)).weights.config)
+    return archive
+
+
+def _of_variables(
+    found: "tensorflow.Found", files: Sequence[Path], notes: Sequence[str] = ()
+) -> Archive:
+    known = families.of_layers(tensor.layer for tensor in found.tensors)
     return Archive(
-        Origin("tensorflow", files, tool()),
-        TF_SLIM,
+        Origin("tensorflow", {one.name: sha256(one) for one in files}, tool()),
+        NUMERICS[known[1]] if known else TF_SLIM,
         None,
         found.tensors,
-        notes=(*checkpoint.notes, *found.notes),
+        notes=(*notes, *found.notes),
         dropped=found.dropped,
     )
 

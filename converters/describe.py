@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..proto.records import Array, Net
+from . import families
 from .archive import Origin
-from .families import FAMILIES
-from .family import Family
 from .files import sha256
 from .kinds import Kind, kind_of
 from .naming.families import foreign, looks_like
-from .naming.scheme import Values
 from .numerics import Numerics
 
 NO_STATISTICS = (float("nan"),) * 4
@@ -142,6 +140,16 @@ def _checkpoint(path: Path) -> _Content:
     return _Content(names, arrays, None, facts, found.notes, found.files)
 
 
+def _frozen(path: Path) -> _Content:
+    from ..proto.frozen_graph import open_frozen_graph
+    from . import tensorflow
+
+    found = open_frozen_graph(path)
+    arrays = ((name, one.read()) for name, one in found.constants.items())
+    facts = {"operations": ", ".join(sorted(found.operations))}
+    return _Content(tensorflow.layers(found.constants), arrays, None, facts)
+
+
 def _kaffe(path: Path) -> _Content:
     from ..proto import kaffe
 
@@ -167,7 +175,7 @@ def _archive(path: Path) -> _Content:
     names = [tensor.layer for tensor in archive.tensors]
     if archive.graph is not None:
         names += [layer.name for layer in archive.graph.layers]
-    scales = archive.settings.get("scales", ())
+    scales = [float(one) for one in archive.settings.get("scales", ())]
     return _Content(names, arrays, archive.graph, facts, scales=scales)
 
 
@@ -209,6 +217,7 @@ READERS: dict[Kind, Callable[[Path], _Content]] = {
     Kind.CAFFEMODEL: _caffemodel,
     Kind.SNAPSHOT: _snapshot,
     Kind.CHECKPOINT: _checkpoint,
+    Kind.FROZEN: _frozen,
     Kind.KAFFE: _kaffe,
     Kind.DEEPDISH: _deepdish,
     Kind.ARCHIVE: _archive,
@@ -228,29 +237,21 @@ def _origin_facts(origin: Origin, numerics: Numerics | None) -> dict[str, str]:
 def _content(found: _Content) -> str:
     """Say what the names look like: layers, modules or variables, as the format has them."""
     names = list(found.names)
-    ours = [one for one in map(_recognised, names) if one is not None]
-    head = any(module.startswith(family.naming.head) for family, module, _ in ours)
-    others = looks_like if not ours else foreign
+    known = families.of_names(names)
+    family, scheme = known or (families.DEEPLAB_V2, "")
+    ours = [one for name in names if (one := family.naming.to_canonical(scheme, name))]
+    head = any(module.startswith(family.naming.head) for module, _ in ours)
+    others = foreign if known else looks_like
     if not head and (like := others([*names, *(f"{name}/weights" for name in names)])):
         return like
-    if not ours:
+    if not known:
         return "names that belong to no network we know"
     form = ""
-    if len(found.scales) > 1 or len({values.get("scale", "") for _, _, values in ours}) > 1:
+    if len(found.scales) > 1 or len({values.get("scale", "") for _, values in ours}) > 1:
         form = ", multi-scale"
     elif found.scales or found.net:
         form = ", single-scale"
-    return f"{ours[0][0].title}{form}" + ("" if head else ", without a classifier")
-
-
-def _recognised(name: str) -> tuple[Family, str, Values] | None:
-    """Return the family that alone has such a name, the module's name there, its values."""
-    for family in FAMILIES:
-        for scheme in ("caffe", *family.naming.layouts):
-            found = family.naming.to_canonical(scheme, name)
-            if found and family.naming.tells(scheme, name):
-                return family, *found
-    return None
+    return f"{family.title}{form}" + ("" if head else ", without a classifier")
 
 
 def _layer_rows(net: Net) -> Iterator[LayerRow]:

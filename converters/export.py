@@ -1,6 +1,6 @@
 """Native weights go abroad: any layout, any framework's file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -112,11 +112,17 @@ def export(
         raise UsageError(f"layout {layout!r} goes with pth or safetensors, not with {to}.")
     found = open_source(Path(source))
     trained = found.weights.numerics.name
-    if target.numerics not in (None, trained) and not mixed_numerics:
+    run = target.numerics.get(families.source_of(found.weights.config) or "", "")
+    if target.numerics and not run:
+        family = families.of_config(found.weights.config)
         raise MismatchError(
-            f"{source}: was trained under {trained!r}, a file for {to} is run under "
-            f"{target.numerics!r} and would give other results. To write it all the same: "
-            "--mixed-numerics."
+            f"{source}: {family.summary(found.weights.config)}: there never was one for {to}, so "
+            "its layers have no names there."
+        )
+    if target.numerics and run != trained and not mixed_numerics:
+        raise MismatchError(
+            f"{source}: was trained under {trained!r}, a file for {to} is run under {run!r} and "
+            "would give other results. To write it all the same: --mixed-numerics."
         )
     return target.write(found, out, layout)
 
@@ -124,16 +130,21 @@ def export(
 def variables(found: Weights) -> dict[str, NDArray[np.float32]]:
     """Return the weights under TensorFlow's names, in its axis order (H, W, in, out)."""
     family = families.of_config(found.config)
+    scheme = families.source_of(found.config) or ""
     context = family.context(found.config)
     named = {}
     for name in family.parameters(found.config):
         module, _, parameter = name.rpartition(".")
         kinds = TF_NORM if _is_norm(module, found) else TF_CONVOLUTION
+        layer = family.naming.from_canonical(scheme, module, context)
+        variable = f"{layer}/{kinds[parameter]}"
         data = found.state[name]
-        if data.ndim == 4:
+        if data.ndim == 4 and layer.endswith("depthwise"):
+            data = data.transpose(2, 3, 0, 1)
+            variable = f"{layer}/depthwise_weights"
+        elif data.ndim == 4:
             data = data.transpose(2, 3, 1, 0)
-        layer = family.naming.from_canonical("caffe", module, context)
-        named[f"{layer}/{kinds[parameter]}"] = np.ascontiguousarray(data)
+        named[variable] = np.ascontiguousarray(data)
     return named
 
 
@@ -216,7 +227,9 @@ def _with_blobs(layer: Layer, blobs: dict[str, dict[int, Blob]]) -> Layer:
 def of_state(found: Weights) -> Net:
     """State the network of native weights in Caffe's terms; statistics have the factor 1."""
     family = families.of_config(found.config)
-    net = family.deploy(found.config, SIZE, SIZE, bn_eps=found.numerics.bn_eps)
+    if family.caffe is None:
+        raise MismatchError(f"{family.title}: Caffe never had it, so there is no net to write.")
+    net = family.caffe.deploy(found.config, SIZE, SIZE, bn_eps=found.numerics.bn_eps)
     context = family.context(found.config)
     blobs: dict[str, tuple[Blob, ...]] = {}
     one = np.ones(1, np.float32)
@@ -240,19 +253,24 @@ def _as_blobs(*arrays: NDArray[np.float32]) -> tuple[Blob, ...]:
 
 
 class Target(NamedTuple):
-    """A format to export to: its files' suffix, the conventions it implies, who writes it."""
+    """A format to export to.
+
+    ``suffix`` is its files', ``numerics`` the profile under which its framework runs a file with
+    layers of a scheme's names; none where a file records its own. ``write`` writes one.
+    """
 
     suffix: str
-    numerics: str | None
+    numerics: Mapping[str, str]
     write: Callable[[Source, Path, str], list[Path]]
 
 
+TF = {"caffe": "tf-slim", "tensorflow": "tf-deeplab"}
 TARGETS = {
-    "pth": Target(".pth", None, _write_state),
-    "safetensors": Target(".safetensors", None, _write_state),
-    "h5": Target(".h5", None, _write_archive),
-    "caffe": Target(".caffemodel", "caffe-v2", _write_caffe),
-    "tf": Target("", "tf-slim", _write_tf),
-    "tf-v1": Target("", "tf-slim", _write_tf_v1),
-    "npy": Target(".npy", "tf-slim", _write_npy),
+    "pth": Target(".pth", {}, _write_state),
+    "safetensors": Target(".safetensors", {}, _write_state),
+    "h5": Target(".h5", {}, _write_archive),
+    "caffe": Target(".caffemodel", {"caffe": "caffe-v2"}, _write_caffe),
+    "tf": Target("", TF, _write_tf),
+    "tf-v1": Target("", TF, _write_tf_v1),
+    "npy": Target(".npy", {"caffe": "tf-slim"}, _write_npy),
 }

@@ -15,7 +15,7 @@ from .topology import Table
 
 C = TypeVar("C")
 Shape = tuple[int, ...]
-Settings = Mapping[str, tuple[float, ...]]
+Settings = Mapping[str, tuple[float, ...] | str]
 
 
 class Config(Protocol):
@@ -38,6 +38,30 @@ class Config(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class CaffeNet:
+    """What a family has that Caffe's authors published.
+
+    Attributes
+    ----------
+    network
+        Enters the computation into a table; takes the batch norm's epsilon, and returns the
+        node of the scores.
+    told_by_graph
+        What a graph tells that shapes do not; for the family's ``infer``.
+    context
+        What Caffe's names hold beyond canonical ones.
+    deploy
+        The Caffe net of a config for a height and a width; takes ``bn_eps``.
+
+    """
+
+    network: Callable[[Table, Any, float], int]
+    told_by_graph: Callable[[Net], Mapping[str, Any]]
+    context: Callable[[Any], Values]
+    deploy: Callable[..., Net]
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """An architecture with a native model.
 
@@ -51,23 +75,20 @@ class Family:
         Its modules' names in every scheme.
     parameters
         Every parameter's canonical name and shape, in the model's order.
-    network
-        Enters the computation into a table; takes the batch norm's epsilon, and returns the
-        node of the scores.
     infer
         The config, of canonical names and shapes, and of what is told beside them.
-    told_by_graph, told_by_settings
-        What a graph, or an archive's settings, tell that shapes do not; for `infer`.
+    told_by_layout, told_by_settings
+        What a layout of names, or an archive's settings, tell that shapes do not; for `infer`.
     settings
         A config's part that shapes do not show, as an archive keeps it.
-    context
-        What Caffe's names hold beyond canonical ones.
-    deploy
-        The Caffe net of a config for a height and a width; takes ``bn_eps``.
+    layouts
+        The layouts that a config's state dict can be written in.
     summary
         A config in words.
     model
         Where the torch module is: its module in ``zoo/models`` and its name there.
+    caffe
+        Its Caffe net, None where there never was one.
 
     """
 
@@ -76,15 +97,18 @@ class Family:
     config: type[Config]
     naming: Naming
     parameters: Callable[[Any], dict[str, Shape]]
-    network: Callable[[Table, Any, float], int]
     infer: Callable[..., Config]
-    told_by_graph: Callable[[Net], Mapping[str, Any]]
+    told_by_layout: Callable[[str], Mapping[str, Any]]
     told_by_settings: Callable[[Settings], Mapping[str, Any]]
     settings: Callable[[Any], Settings]
-    context: Callable[[Any], Values]
-    deploy: Callable[..., Net]
+    layouts: Callable[[Any], tuple[str, ...]]
     summary: Callable[[Any], str]
     model: tuple[str, str]
+    caffe: CaffeNet | None = None
+
+    def context(self, config: Config) -> Values:
+        """Return what another scheme's names hold beyond canonical ones."""
+        return self.caffe.context(config) if self.caffe else {}
 
 
 def as_json(config: Any) -> dict[str, Any]:
@@ -101,9 +125,7 @@ def of_json(kind: Callable[..., C], found: Mapping[str, Any]) -> C:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
 
 
-def read_settings(
-    settings: Settings, known: Mapping[str, Callable[[tuple[float, ...]], Any]]
-) -> dict[str, Any]:
+def read_settings(settings: Settings, known: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
     """Read an archive's settings, each by its function; raise for unknown ones."""
     unknown = sorted(set(settings) - set(known))
     if unknown:

@@ -43,6 +43,8 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     folder = path.parent
     if path.is_dir():
         raise ZooError(f"{path}: is a folder, expected the name of a file to write.")
+    if path.exists() and not path.is_file():  # Root could put a file in /dev/null's place.
+        raise ZooError(f"{path}: is a device or a pipe, expected the name of a file to write.")
     if not folder.is_dir():
         raise StorageError(f"{path}: the folder {folder} does not exist. Create it first.")
     temporary = None

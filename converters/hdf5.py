@@ -45,7 +45,8 @@ def write(archive: Archive, path: Path) -> None:
             for name, value in sorted(asdict(archive.numerics).items()):
                 numerics.attrs[name] = value
         for name, values in sorted(archive.settings.items()):
-            file.require_group("settings").attrs[name] = np.array(values, "<f8")
+            stored = values if isinstance(values, str) else np.array(values, "<f8")
+            file.require_group("settings").attrs[name] = stored
         if archive.graph is not None:
             text = prototxt.format_net(archive.graph).encode()
             file.create_dataset("graph", data=np.frombuffer(text, np.uint8))
@@ -133,14 +134,19 @@ def _graph(file: h5py.File) -> Net:
     return prototxt.parse_net(bytes(dataset[()]).decode(), place)
 
 
-def _settings(file: h5py.File) -> dict[str, tuple[float, ...]]:
+def _settings(file: h5py.File) -> dict[str, tuple[float, ...] | str]:
     attributes = child(file, "settings", h5py.Group).attrs
-    return {name: tuple(np.ravel(value).tolist()) for name, value in attributes.items()}
+    return {
+        name: value if isinstance(value, str) else tuple(np.ravel(value).tolist())
+        for name, value in attributes.items()
+    }
 
 
 def _numerics(group: h5py.Group) -> Numerics:
     fields = {}
     for name in Numerics.__slots__:
+        if name == "std" and name not in group.attrs:
+            continue  # Archives older than it divide by 1.
         value = _attribute(group, name)
         if isinstance(value, np.ndarray):
             value = tuple(value.tolist())

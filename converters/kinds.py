@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..proto import table
 from ..proto.errors import FormatError
+from ..proto.frozen_graph import is_frozen_graph
 from ..proto.source import head, sniff, wrong_kind
 
 
@@ -15,6 +16,7 @@ class Kind(Enum):
     CAFFEMODEL = "Caffe caffemodel"
     SNAPSHOT = "Caffe HDF5 weights"
     CHECKPOINT = "TensorFlow checkpoint"
+    FROZEN = "TensorFlow frozen graph"
     KAFFE = "caffe-tensorflow weights"
     DEEPDISH = "deepdish weights of jaccardSegment"
     ARCHIVE = "deeplab-zoo archive"
@@ -23,8 +25,8 @@ class Kind(Enum):
 
 
 READABLE = (
-    "a prototxt, caffemodel, .caffemodel.h5, TensorFlow checkpoint, .npy, deepdish .h5, "
-    "archive, .safetensors or .pth"
+    "a prototxt, caffemodel, .caffemodel.h5, TensorFlow checkpoint or frozen graph, .npy, "
+    "deepdish .h5, archive, .safetensors or .pth"
 )
 
 _BY_SIGNATURE = {
@@ -53,6 +55,8 @@ def kind_of(path: Path) -> Kind:
     if signature == "text":
         return Kind.CHECKPOINT if path.name == "checkpoint" else Kind.PROTOTXT
     if signature == "binary":
+        if is_frozen_graph(head(path)):
+            return Kind.FROZEN
         return Kind.CHECKPOINT if table.is_table(path) else Kind.CAFFEMODEL
     if signature == "an HDF5 file":
         return _kind_of_hdf5(path)

@@ -17,8 +17,20 @@ from . import families, hdf5, tensorflow, weights
 from .archive import Archive, Origin, Role, Tensor, tool
 from .files import sha256
 from .kinds import Kind, kind_of
-from .naming.scheme import DROPPED
-from .numerics import CAFFE_V2, JACCARD_SEGMENT, TF_SLIM, TORCH_HALFPIXEL, Numerics, profile
+from .naming.scheme import ALIAS, DROPPED
+from .numerics import (
+    CAFFE_V2,
+    JACCARD_SEGMENT,
+    JFZHANG95,
+    OPENMMLAB,
+    PYTORCHCV,
+    TF_SLIM,
+    TORCH_HALFPIXEL,
+    TORCHVISION,
+    Numerics,
+    profile,
+)
+from .rename import without_aliases
 
 Scales = tuple[float, ...]
 
@@ -46,6 +58,11 @@ HABITS = {
     "kazuto1011": Habit(TORCH_HALFPIXEL, (1.0, 0.75, 0.5)),
     "advsemiseg": Habit(None, (1.0,)),
     "canonical": Habit(None, (1.0,)),
+    "jfzhang95": Habit(JFZHANG95, (1.0,)),
+    "torchvision": Habit(TORCHVISION, (1.0,)),
+    "openmmlab": Habit(OPENMMLAB, (1.0,)),
+    "pytorchcv": Habit(PYTORCHCV, (1.0,)),
+    "pytorchcv-renumbered": Habit(PYTORCHCV, (1.0,)),
 }
 
 
@@ -73,7 +90,8 @@ def read(path: Path, numerics: str | None = None) -> Archive:
         case Kind.SAFETENSORS | Kind.PTH:
             return _of_state(path, named)
         case kind:
-            command = "convert tf" if kind is Kind.CHECKPOINT else "convert caffe"
+            of_tensorflow = kind in (Kind.CHECKPOINT, Kind.FROZEN)
+            command = "convert tf" if of_tensorflow else "convert caffe"
             raise FormatError(f"{path}: is a {kind.value}, use `deeplab-zoo {command}`.")
 
 
@@ -138,6 +156,9 @@ def _of_state(path: Path, named: Numerics | None) -> Archive:
         if (reason := DROPPED.get(name.rpartition(".")[2])) is not None
     )
     kept = {k: v for k, v in state.items() if k.rpartition(".")[2] not in DROPPED}
+    if found:
+        kept, aliases = without_aliases(kept, found[0].naming, layout, str(path))
+        dropped += tuple((name, ALIAS) for name in aliases)
     return _archive(path, "pytorch", numerics, _of_names(kept, path), dropped, habit.scales)
 
 

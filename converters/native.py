@@ -63,8 +63,7 @@ def recognised(archive: Archive, *, fresh_head: bool = False) -> tuple[Family, s
     layers = [tensor.layer for tensor in archive.tensors]
     if archive.origin.framework == "pytorch":
         return families.of_state([f"{layer}." for layer in layers])
-    family = families.of_layers(layers, fresh_head=fresh_head)
-    return None if family is None else (family, "caffe")
+    return families.of_layers(layers, fresh_head=fresh_head)
 
 
 def is_backbone(layer: str) -> bool:
@@ -110,8 +109,10 @@ def to_native(archive: Archive, head: Head | None = None) -> Native:
 
     conversion = rename(archive, module, dropped)
     shapes = {name: data.shape for name, data in conversion.state.items()}
-    told = family.told_by_graph(archive.graph) if archive.graph else {}
-    config = family.infer(shapes, **{**told, **family.told_by_settings(archive.settings)})
+    told = {**family.told_by_layout(scheme), **family.told_by_settings(archive.settings)}
+    if archive.graph and family.caffe:
+        told = {**family.caffe.told_by_graph(archive.graph), **told}
+    config = family.infer(shapes, **told)
     config, started = _headed(conversion, family, config, head)
     state = {**conversion.state, **started}
     check(state, family.parameters(config))
@@ -144,17 +145,18 @@ def _headed(
 
 
 def _first_of_head(family: Family, config: Config) -> str:
-    """Name a head's first layer, in Caffe's words."""
+    """Name a head's first layer, in Caffe's words where it has some."""
     modules = (name.rpartition(".")[0] for name in family.parameters(config))
     module = next(one for one in modules if one.startswith(family.naming.head))
-    return family.naming.from_canonical("caffe", module, family.context(config))
+    scheme = "caffe" if family.caffe else "canonical"
+    return family.naming.from_canonical(scheme, module, family.context(config))
 
 
 def _compared(
     graph: Net | None, family: Family, config: Config, numerics: Numerics, *, reset: bool
 ) -> tuple[str, ...]:
     """Refuse a graph that computes something else; weights that only start a training may."""
-    found = _differences(graph, family, config, numerics) if graph is not None else []
+    found = [] if graph is None else _differences(graph, family, config, numerics)
     if found and not reset:
         raise MismatchError(
             f"the file's network is not the {family.title} it looks like:\n{listing(found)}\n"
@@ -197,12 +199,14 @@ def _foreign(archive: Archive) -> str:
 
 def _differences(graph: Net, family: Family, config: Config, numerics: Numerics) -> list[str]:
     """List where the file's network and the model's differ; empty when they are the same."""
+    if family.caffe is None:
+        return [f"{graph.name}: a Caffe net, which {family.title} never had"]
 
     def named(layer: str) -> str:
         known = family.naming.to_canonical("caffe", layer)
         return known[0] if known else layer
 
     table = Table()
-    expected = family.network(table, config, numerics.bn_eps)
+    expected = family.caffe.network(table, config, numerics.bn_eps)
     found = caffe_graph.enter(table, caffe_graph.select(graph), named)
     return [] if expected in found else list(differences(table, expected, found))

@@ -5,7 +5,7 @@ resizing grid, channel order). A profile names them once; the archive, the weigh
 the registry carry the name, and the model obeys it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..proto.errors import UsageError
@@ -23,6 +23,8 @@ class Numerics:
         Order of an image's channels at the network's input.
     mean
         Subtracted from each channel, in that order, on the 0..255 scale.
+    std
+        What is left is divided by this, channel by channel.
     padding
         ``explicit``: strided layers pad both sides by the same fixed amount, and a pooling
         window may overhang the lower right edge (Caffe's ceil rule). ``same``: as much as
@@ -50,6 +52,7 @@ class Numerics:
     scaled_size: Literal["interp", "truncate"]
     bn_eps: float
     test_size: int
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 # Caffe, DeepLab v2 fork: deploy prototxts, transform_param of the authors' test net.
@@ -101,8 +104,61 @@ JACCARD_SEGMENT = Numerics(
     test_size=0,
 )
 
+# ImageNet's, of RGB in 0..1, brought to 0..255.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+# torchvision/transforms/_presets.py: SemanticSegmentation. It shrinks photos to 520 before.
+TORCHVISION = Numerics(
+    name="torchvision",
+    channel_order="RGB",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    padding="explicit",
+    resize="half_pixel",
+    scaled_size="truncate",
+    bn_eps=1e-5,
+    test_size=0,
+)
+
+# jfzhang95/pytorch-deeplab-xception, and rloss: modeling/deeplab.py, dataloaders.
+JFZHANG95 = replace(TORCHVISION, name="jfzhang95", resize="align_corners")
+
+# open-mmlab/mmsegmentation: configs/_base_/models/deeplabv3*_r50-d8.py, ResNet's and ConvModule's
+# default batch norm.
+OPENMMLAB = replace(TORCHVISION, name="openmmlab")
+
+# osmr/pytorchcv: models/deeplabv3.py, common/norm.py; GluonCV's mean and deviation.
+PYTORCHCV = replace(TORCHVISION, name="pytorchcv", resize="align_corners")
+
+# tensorflow/models research/deeplab: core/feature_extractor.py brings pixels to -1..1, model.py
+# resizes, eval.py pads. The epsilon is the backbones'; the head's own is in its style. Sizes of
+# scaled inputs are Caffe's wherever both grids meet.
+TF_DEEPLAB = Numerics(
+    name="tf-deeplab",
+    channel_order="RGB",
+    mean=(127.5, 127.5, 127.5),
+    std=(127.5, 127.5, 127.5),
+    padding="same",
+    resize="align_corners",
+    scaled_size="interp",
+    bn_eps=1e-3,
+    test_size=513,
+)
+
 PROFILES = {
-    profile.name: profile for profile in (CAFFE_V2, TF_SLIM, TORCH_HALFPIXEL, JACCARD_SEGMENT)
+    profile.name: profile
+    for profile in (
+        CAFFE_V2,
+        TF_SLIM,
+        TORCH_HALFPIXEL,
+        JACCARD_SEGMENT,
+        TORCHVISION,
+        JFZHANG95,
+        OPENMMLAB,
+        PYTORCHCV,
+        TF_DEEPLAB,
+    )
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..proto.errors import MismatchError, listing
 from .archive import Archive, Float32, Role, Tensor
+from .naming.scheme import Naming
 
 SUFFIX = {
     Role.WEIGHT: "weight",
@@ -99,3 +100,30 @@ def check(state: Mapping[str, Float32], expected: Mapping[str, tuple[int, ...]])
     ]
     if problems:
         raise MismatchError(f"{len(problems)} tensors do not fit the model:\n{listing(problems)}")
+
+
+def without_aliases(
+    state: Mapping[str, Float32], naming: Naming, layout: str, place: str
+) -> tuple[dict[str, Float32], tuple[str, ...]]:
+    """Leave a state dict's second names of tensors out; return what is left, and those names.
+
+    Raises
+    ------
+    MismatchError
+        A tensor is not the same under both of its names; all are listed.
+
+    """
+    named = ((naming.alias_of(layout, name), name) for name in state)
+    aliases = {alias: name for alias, name in named if alias in state and alias is not None}
+    problems = [
+        f"{alias}: differs from {name}, whose second name it is"
+        for alias, name in aliases.items()
+        if not np.array_equal(state[alias], state[name], equal_nan=True)
+    ]
+    if problems:
+        raise MismatchError(
+            f"{place}: {len(problems)} tensors differ under their second names:\n"
+            f"{listing(problems)}\nWhich are meant is not known."
+        )
+    kept = {name: data for name, data in state.items() if name not in aliases}
+    return kept, tuple(aliases)

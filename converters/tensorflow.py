@@ -23,6 +23,7 @@ from .naming.families import looks_like
 
 ROLES = {
     "weights": Role.WEIGHT,
+    "depthwise_weights": Role.WEIGHT,
     "biases": Role.BIAS,
     "gamma": Role.GAMMA,
     "beta": Role.BETA,
@@ -34,6 +35,7 @@ ROLES = {
 DROPS = (
     (r"(.*/)?(Momentum|Adam|Adam_1|RMSProp|RMSProp_1|Adagrad)", "an optimizer's slot"),
     (r".+/\.OPTIMIZER_SLOT/.+", "an optimizer's slot"),
+    (r"(.*/)?ExponentialMovingAverage", "a running mean of a variable, which nothing evaluates"),
     (r"(.*/)?(beta1_power|beta2_power)", "an optimizer's state"),
     (r"Variable(_\d+)?", "an unnamed gradient accumulator of train_msc.py"),
     (r"(.*/)?(global_step|step|save_counter)", "a step counter"),
@@ -41,8 +43,12 @@ DROPS = (
 )
 UNSELECTED = "not selected by --variables"
 
-# Whatever stands before it in a checkpoint is the network's scope. Only DrSleep's has it.
-ANCHOR = "res2a_branch1/weights"
+# Whatever stands before one in a checkpoint is the network's scope.
+ANCHORS = (
+    "res2a_branch1/weights",
+    "MobilenetV2/Conv/weights",
+    "xception_65/entry_flow/conv1_1/weights",
+)
 OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 SLOT = "/.OPTIMIZER_SLOT/"
 
@@ -107,7 +113,7 @@ def tensors(
     for pattern in select:
         if not any(fnmatchcase(name, pattern) for name in variables):
             raise UsageError(f"--variables {pattern!r} selects none of {len(variables)} variables.")
-    scope = _scope(variables)
+    scope = scope_of(variables)
     found: list[Tensor] = []
     dropped: list[tuple[str, str]] = []
     problems: list[str] = []
@@ -154,12 +160,15 @@ def to_float32(dtype: str) -> str:
 def layers(variables: Iterable[str]) -> list[str]:
     """Return the layers that variables are of, for telling what they are."""
     names = list(variables)
-    scope = _scope(names)
+    scope = scope_of(names)
     return [name.removeprefix(scope).rpartition("/")[0] for name in names]
 
 
-def _scope(names: Iterable[str]) -> str:
-    scopes = [name.removesuffix(ANCHOR) for name in names if name.endswith(ANCHOR)]
+def scope_of(names: Iterable[str]) -> str:
+    """Return what stands before the network's own names, ``""`` for nothing."""
+    scopes = [
+        name.removesuffix(anchor) for name in names for anchor in ANCHORS if name.endswith(anchor)
+    ]
     return min((one for one in scopes if not one or one.endswith("/")), key=len, default="")
 
 
@@ -172,7 +181,10 @@ def _tensor(name: str, layer: str, role: Role, variable: Stored, axes: str) -> T
     transforms = []
     if variable.dtype != "float32":
         transforms.append(to_float32(variable.dtype))
-    if role is Role.WEIGHT and axes == "tensorflow" and data.ndim in (2, 4):
+    if name.endswith("/depthwise_weights") and data.ndim == 4:
+        data = data.transpose(2, 3, 0, 1)
+        transforms.append("axes to in, multiplier, height, width")
+    elif role is Role.WEIGHT and axes == "tensorflow" and data.ndim in (2, 4):
         data = data.transpose(3, 2, 0, 1) if data.ndim == 4 else data.T
         transforms.append("axes to out, in, height, width" if data.ndim == 4 else "transposed")
     return Tensor(

@@ -17,7 +17,7 @@ import numpy as np
 from ..proto.checkpoint_records import widened
 from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.source import head, sniff, wrong_kind
-from . import families, rename
+from . import families, pth, rename
 from .archive import Float32, Origin, contiguous
 from .family import Config, Family
 from .files import replacing
@@ -51,17 +51,19 @@ def write(weights: Weights, path: Path, *, layout: str = "canonical") -> None:
 
     """
     family = families.of_config(weights.config)
-    if layout not in family.naming.layouts:
-        known = ", ".join(family.naming.layouts)
-        raise UsageError(f"layout {layout!r}: {family.title} has {known}.")
+    layouts = family.layouts(weights.config)
+    if layout not in layouts:
+        raise UsageError(f"layout {layout!r}: {family.title} has {', '.join(layouts)}.")
     if path.suffix not in (".safetensors", ".pth"):
         raise UsageError(f"{path}: suffix {path.suffix!r}, expected .safetensors or .pth.")
     context = family.context(weights.config)
     state = {}
     for name in family.parameters(weights.config):
         module, _, parameter = name.rpartition(".")
-        spelled = family.naming.from_canonical(layout, module, context)
-        state[f"{spelled}.{parameter}"] = weights.state[name]
+        spelled = f"{family.naming.from_canonical(layout, module, context)}.{parameter}"
+        state[spelled] = weights.state[name]
+        if alias := family.naming.alias_of(layout, spelled):
+            state[alias] = weights.state[name]
     described = json.dumps(_describe(weights, family, layout), sort_keys=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         if path.suffix == ".safetensors":
@@ -109,7 +111,9 @@ def write_safetensors(
 def _write_pth(state: Mapping[str, Float32], described: str, file: BinaryIO) -> None:
     import torch
 
-    tensors = OrderedDict((name, torch.from_numpy(np.array(data))) for name, data in state.items())
+    # What has two names is one tensor, as in its program's own files.
+    made = {id(data): torch.from_numpy(np.array(data)) for data in state.values()}
+    tensors = OrderedDict((name, made[id(data)]) for name, data in state.items())
     tensors._metadata = OrderedDict({"": {"version": 1, KEY: described}})  # type: ignore[attr-defined]
     torch.save(tensors, file)
 
@@ -136,7 +140,7 @@ def read(path: Path, *, numerics: str | None = None) -> Weights:
             "compared, and exported --to onnx."
         )
     found = _described(fields, numerics, path) if fields else None
-    family, state = _canonical(named, str(path))
+    family, layout, state = _canonical(named, str(path))
     if found is None and numerics is None:
         raise MismatchError(
             f"{path}: was not written by deeplab-zoo and records no numerics profile, so the "
@@ -144,7 +148,8 @@ def read(path: Path, *, numerics: str | None = None) -> Weights:
         )
     if found is None:
         shapes = {name: data.shape for name, data in state.items()}
-        found = family.infer(shapes), profile(str(numerics)), Origin("unknown", {}, "unknown")
+        sizes = family.infer(shapes, **family.told_by_layout(layout))
+        found = sizes, profile(str(numerics)), Origin("unknown", {}, "unknown")
     config, rules, origin = found
     rename.check(state, families.of_config(config).parameters(config))
     return Weights(state, config, rules, origin)
@@ -221,18 +226,9 @@ def _bfloat16(path: Path, name: str) -> Float32:
 
 def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
     """Load a state dict without executing anything that the file says."""
-    import pickle
-
     import torch
 
-    # rloss's checkpoints hold a NumPy number, best_pred, beside the state dict.
-    scalar: list[Any] = [np.dtype, type(np.dtype(np.float64)), np.float64(0).__reduce__()[0]]
-    try:
-        with torch.serialization.safe_globals(scalar):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FormatError(f"{path}: cannot be read as a state dict ({reason}).") from None
+    found = pth.load(path)
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(
@@ -252,7 +248,7 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
     return named, str(metadata.get(KEY, ""))
 
 
-def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, dict[str, Float32]]:
+def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, str, dict[str, Float32]]:
     """Bring a state dict of any layout to canonical names, and tell whose they are."""
     found = families.of_state(named)
     if found is None:
@@ -261,9 +257,10 @@ def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, dict[s
             f"({', '.join(families.LAYOUTS)}); it begins {listing(list(named)[:3])}"
         )
     family, layout = found
+    single, _ = rename.without_aliases(named, family.naming, layout, place)
     state: dict[str, Float32] = {}
     problems = []
-    for name, data in named.items():
+    for name, data in single.items():
         module, _, parameter = name.rpartition(".")
         if parameter in DROPPED:
             continue
@@ -276,4 +273,4 @@ def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, dict[s
             state[f"{known[0]}.{parameter}"] = data
     if problems:
         raise MismatchError(f"{place}: {len(problems)} tensors do not fit:\n{listing(problems)}")
-    return family, state
+    return family, layout, state

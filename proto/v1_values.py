@@ -1,4 +1,4 @@
-"""The numbers of a tensor in a V1 checkpoint: a TensorProto's typed fields become an array.
+"""The numbers of a TensorProto, in a V1 checkpoint or a graph: typed fields become an array.
 
 Every type has its field (``float_val``, ``int_val`` ...) and is stored there in full, packed.
 Floats are viewed; integers are varints and are decoded.
@@ -50,8 +50,13 @@ FIELDS = {
 }
 
 
-def read_values(tensors: Iterable[memoryview], dtype: DType, count: int) -> NDArray[Any]:
-    """Read exactly ``count`` numbers or strings from a TensorProto, flat."""
+def read_values(
+    tensors: Iterable[memoryview], dtype: DType, count: int, *, repeat: bool = False
+) -> NDArray[Any]:
+    """Read exactly ``count`` numbers or strings from a TensorProto, flat.
+
+    ``repeat``: one number may stand for all, as in the constants of a graph.
+    """
     place = FIELDS.get(dtype.name)
     if place is None:
         raise FormatError(f"is of {dtype.name}, which a V1 checkpoint cannot hold")
@@ -59,7 +64,9 @@ def read_values(tensors: Iterable[memoryview], dtype: DType, count: int) -> NDAr
     if place.kind == LEN:
         return _strings(found, count)
     data = found[0] if len(found) == 1 else memoryview(b"".join(found))
-    array = _integers(data, dtype, count) if place.kind == VARINT else _floats(data, dtype)
+    array = _integers(data, dtype) if place.kind == VARINT else _floats(data, dtype)
+    if repeat and array.size == 1:
+        return np.repeat(array, count)
     if array.size != count:
         raise FormatError(f"{array.size} numbers of {dtype.name}, the shape needs {count}. {CURE}")
     return array
@@ -90,15 +97,14 @@ def _strings(found: list[memoryview], count: int) -> NDArray[Any]:
     return strings
 
 
-def _integers(data: memoryview, dtype: DType, count: int) -> NDArray[Any]:
+def _integers(data: memoryview, dtype: DType) -> NDArray[Any]:
     """Decode varints: negative ones are 64-bit two's complement, halves are bit patterns."""
     octet = octets(data)
-    stored = int(np.count_nonzero(octet < 0x80))
-    if stored != count or (data and data[-1] >= 0x80):
-        raise FormatError(f"{stored} numbers of {dtype.name}, the shape needs {count}. {CURE}")
+    if data and data[-1] >= 0x80:
+        raise FormatError(f"the data end inside a number of {dtype.name}. {CURE}")
     code = np.dtype(dtype.code)
     bits = np.dtype(f"<u{code.itemsize}")
-    out = np.empty(count, bits)
+    out = np.empty(int(np.count_nonzero(octet < 0x80)), bits)
     at = done = 0
     while at < len(data):
         piece = octet[at : at + PIECE]

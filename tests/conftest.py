@@ -5,6 +5,7 @@ TensorFlow, lie beside the checkout in ``../shared`` where they are available; t
 them are marked ``golden`` and skip elsewhere.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
+from deeplab_zoo.converters import deeplab_v3
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.converters.naming.deeplab_v3 import NAMING as V3_NAMING
 from deeplab_zoo.converters.write_caffe import deploy_net, filled
 from deeplab_zoo.zoo.demo import random_blobs, write_net
 
@@ -71,6 +75,33 @@ def make_net(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         text, binary = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
         write_net(net, text, binary)
         return text, binary
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def program_state() -> Callable[[deeplab_v3.DeepLabV3Config], dict[str, torch.Tensor]]:
+    """Return a maker of random state dicts of DeepLab v3 and v3+, under their program's names.
+
+    Their statistics are not 0 and 1, and keep the values of deep layers near 1.
+    """
+
+    def make(config: deeplab_v3.DeepLabV3Config) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        state = {}
+        for name, shape in deeplab_v3.parameters(config).items():
+            module, _, parameter = name.rpartition(".")
+            theirs = f"{V3_NAMING.from_canonical(config.style, module, {})}.{parameter}"
+            if len(shape) == 4:
+                data = torch.randn(shape) * (2 / math.prod(shape[1:])) ** 0.5
+            elif parameter in ("weight", "running_var"):
+                data = torch.rand(shape) + 0.5
+            else:
+                data = torch.randn(shape) * 0.3
+            state[theirs] = data
+            if alias := V3_NAMING.alias_of(config.style, theirs):
+                state[alias] = data
+        return state
 
     return make
 

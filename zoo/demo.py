@@ -97,6 +97,8 @@ def trained(native: Path, folder: Path, seed: int) -> Iterator[Step]:
     )  # fmt: skip
     said: list[str] = []
     result = finetune(native, config, run, show=said.append)
+    if result.path is None:
+        raise KeyboardInterrupt  # The training has noticed it, and saved.
     before, after = (line.rpartition(" ")[2] for line in said if "mIoU" in line)
     told = f"fine-tuned {result.step} updates with {config.loss}, mIoU {before} -> {after}"
     yield Step(told, result.path)

@@ -11,22 +11,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..proto.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 INK = "#010203"  # What a plot's text and axes are drawn in.
 
 
 def render(template: Path, environment: Mapping[str, str], **shown: Any) -> str:
-    """Fill a template, which extends ``base.html.j2``; everything is escaped.
+    """Fill a template, of a report one that extends ``base.html.j2``; everything is escaped.
 
-    ``environment`` is the versions of what took part.
+    ``environment`` is the versions of what took part in a report.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -83,7 +82,7 @@ def _inlined(svg: str, identity: str, title: str, colours: Mapping[str, str]) ->
     return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
-def picture(image: NDArray[np.uint8], kind: Literal["PNG", "JPEG"] = "PNG") -> str:
+def picture(image: "NDArray[np.uint8]", kind: Literal["PNG", "JPEG"] = "PNG") -> str:
     """Return a picture as the address of an image in the page; JPEG is for photos."""
     from PIL import Image
 

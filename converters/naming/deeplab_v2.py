@@ -67,7 +67,7 @@ NAMING = Naming(
     prefixes=PREFIXES,
 )
 to_canonical, from_canonical = NAMING.to_canonical, NAMING.from_canonical
-blob_of, layout_of = NAMING.blob_of, NAMING.layout_of
+blob_of = NAMING.blob_of
 
 
 def context_of(blocks: Sequence[int], scale: float = 1.0, labels: str = "voc12") -> Values:

@@ -2,16 +2,14 @@
 
 A table has one row per kind of module and one column per scheme. A cell is a template such
 as ``res{S}{L}_branch2a``; a placeholder's letter says which value stands there and how the
-scheme spells it. Reading a name gives the values, writing needs them, so every column
-converts to every other.
+scheme spells it, or ``{conv|bn}`` lists the spellings of a unit's parts. Reading a name gives the
+values, writing needs them, so every column converts to every other.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-
-from .families import foreign
 
 Value = int | str
 Values = dict[str, Value]
@@ -69,9 +67,11 @@ CODECS = {
     "S": _number("stage", 1),  # 2 to 5
     "b": _number("block"),  # from 0
     "B": _number("block", 1),  # from 1
+    "e": Codec("block", "[12]", int, lambda values: str(values["block"])),  # 1 or 2
     # Caffe's ResNets: a, b, c in a stage of three blocks; a, b1, b2, ... in a longer one.
     "L": Codec("block", r"b\d+|[a-z]", _read_letters, _write_letters),
     "r": _number("rate"),  # parallel convolutions of the head, from 0
+    "R": _number("rate", 1),  # from 1
     "x": _text("scale", r"(?:_res\d+)?"),  # suffix of a branch of a multi-scale net
     "t": _text("labels", r"[A-Za-z0-9]+(?:_[A-Za-z]+)*"),  # which label set a head is for
     # VGG's heads: no number where there is one of them, else _1, _2, ...
@@ -79,12 +79,26 @@ CODECS = {
     "p": _text("tap", r"data|pool[1-4]"),  # what a side branch reads
 }
 
-_PLACEHOLDER = re.compile(r"\{(\w)\}")
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+@cache
+def _codec(placeholder: str) -> Codec:
+    """Return a letter's codec, or the one that tells a unit's parts by their spellings."""
+    if "|" not in placeholder:
+        return CODECS[placeholder]
+    spelled = placeholder.split("|")
+    return Codec(
+        "part",
+        "|".join(map(re.escape, spelled)),
+        spelled.index,
+        lambda values: spelled[int(values["part"])],
+    )
 
 
 @cache
 def _compiled(template: str) -> tuple[re.Pattern[str], tuple[Codec, ...]]:
-    codecs = tuple(CODECS[match[1]] for match in _PLACEHOLDER.finditer(template))
+    codecs = tuple(_codec(match[1]) for match in _PLACEHOLDER.finditer(template))
     literals = _PLACEHOLDER.split(template)[::2]
     pattern = re.escape(literals[0])
     for codec, literal in zip(codecs, literals[1:], strict=True):
@@ -103,11 +117,12 @@ def read(template: str, name: str) -> Values | None:
 
 def write(template: str, values: Mapping[str, Value]) -> str:
     """Spell a name with the given values."""
-    return _PLACEHOLDER.sub(lambda match: CODECS[match[1]].write(values), template)
+    return _PLACEHOLDER.sub(lambda match: _codec(match[1]).write(values), template)
 
 
 # What state dicts hold beside parameters, and why it is left behind.
 DROPPED = {"num_batches_tracked": "a training counter, without effect on a frozen statistic"}
+ALIAS = "a second name of a tensor, and equal to it"
 
 Rows = tuple[tuple[str, ...], ...]
 
@@ -129,11 +144,15 @@ class Naming:
     start_marks
         Those that tell it where the head starts afresh, so that the file need not have one.
     head
-        Beginning of the names that belong to the head, which can be started afresh.
+        Beginnings of the names that belong to the head, which can be started afresh.
     layouts
         The schemes that a state dict can be written in.
     prefixes
         Layouts that are the canonical names with other beginnings.
+    programs
+        Schemes with a table of their own: the canonical name, theirs.
+    aliases
+        Layouts that hold tensors a second time: a pattern of names, and the second name.
 
     """
 
@@ -142,9 +161,11 @@ class Naming:
     blobs: Rows
     marks: tuple[str, ...]
     start_marks: tuple[str, ...]
-    head: str
+    head: str | tuple[str, ...]
     layouts: tuple[str, ...]
     prefixes: Mapping[str, Rows] = field(default_factory=dict)
+    programs: Mapping[str, Rows] = field(default_factory=dict)
+    aliases: Mapping[str, Rows] = field(default_factory=dict)
 
     def to_canonical(self, scheme: str, module: str) -> tuple[str, Values] | None:
         """Return a module's canonical name and the values in its name; None if not ours."""
@@ -179,22 +200,23 @@ class Naming:
         marks = self.marks + (self.start_marks if fresh_head else ())
         return found is not None and found[0].startswith(marks)
 
-    def layout_of(self, names: Sequence[str]) -> str | None:
-        """Return the layout that most of a state dict's names are of, None if none is."""
-        if foreign(names):
-            return None
-        modules = {name.rpartition(".")[0] for name in names}
-        found = {
-            layout: sum(self.to_canonical(layout, module) is not None for module in modules)
-            for layout in self.layouts
-        }
-        best = max(self.layouts, key=found.__getitem__)
-        return best if found[best] else None
+    def known(self, scheme: str, modules: Iterable[str]) -> int:
+        """Count the modules whose names are of a scheme."""
+        return sum(self.to_canonical(scheme, module) is not None for module in modules)
+
+    def alias_of(self, layout: str, name: str) -> str | None:
+        """Return the second name of a state dict's tensor, None where it has none."""
+        for pattern, alias in self.aliases.get(layout, ()):
+            if match := re.fullmatch(pattern, name):
+                return match.expand(alias)
+        return None
 
     def _templates(self, scheme: str) -> Rows:
         """Return a scheme's templates beside the canonical ones."""
         if scheme in self.columns:
             return tuple((row[self.columns[scheme]], row[0]) for row in self.table)
+        if scheme in self.programs:
+            return tuple((theirs, ours) for ours, theirs in self.programs[scheme])
         return tuple(
             (beginning + row[0].removeprefix(ours), row[0])
             for row in self.table

@@ -109,6 +109,10 @@ def test_a_test_set_without_masks_is_predicted_for_the_server(run_here: Run) -> 
     assert found.returncode == 0, found.stderr
     with tarfile.open("results.tgz") as archive:
         assert archive.getnames() == ["results/VOC2012/Segmentation/comp5_test_cls/c.png"]
+        # As the devkit reads it: an index per pixel of the photo, void not among them.
+        picture = Image.open(archive.extractfile(archive.getnames()[0]))
+        assert (picture.mode, picture.size) == ("P", (30, 20))
+        assert np.asarray(picture).max() < 5
     assert not Path("new").exists()
 
 

@@ -141,13 +141,13 @@ def test_another_programs_file_is_converted(native: Path, run: Run, tmp_path: Pa
 
 
 def test_another_network_is_kept_as_an_archive_with_a_note(run: Run, tmp_path: Path) -> None:
-    state = {"decoder.last_conv.0.weight": torch.ones(2, 3, 1, 1)}
+    state = {"layer1.conv1.conv.weight": torch.ones(2, 3, 1, 1)}
     save_file(state, tmp_path / "other.safetensors")
     found = run("convert", "legacy", "other.safetensors", "-o", "x.h5")
     assert found.stderr == "note: a network without a native model; kept as an archive only\n"
     assert found.stdout.startswith("wrote x.h5")
     refused = run("convert", "legacy", "other.safetensors", "-o", "x.safetensors", code=1)
-    assert "It looks like DeepLab v3+" in refused.stderr
+    assert "It looks like DeepLab v1 ResNet in kazuto1011's names" in refused.stderr
 
 
 def test_files_that_differ_exit_with_9(native: Path, run: Run, tmp_path: Path) -> None:

@@ -154,9 +154,9 @@ def test_a_bar_shows_the_rate_and_the_time_left(
         ),
         (("fetch", "resnet101-imagenet-caffe"), 5, "https://github.com/KaimingHe"),
         (
-            ("fetch", "mmseg-deeplabv3-resnet50-voc-20k", "--convert"),
+            ("fetch", "vgg16-imagenet-caffe", "--convert"),
             1,
-            "no native model of deeplab_v3",
+            "no native model of vgg vgg16",
         ),
         (("fetch", "ours", "--registry", "none.yaml"), 1, "none.yaml: no such registry file"),
         (("fetch", "a", "b", "--from-file", "x"), 2, "takes one NAME"),

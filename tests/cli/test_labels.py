@@ -82,3 +82,18 @@ def test_a_mistake_is_one_message(folders: Path) -> None:
 @pytest.mark.golden
 def test_camvid_is_sound(shared: Path) -> None:
     assert "10 bicyclist" in run("check", shared / "data" / "camvid", "--split", "val")
+
+
+def test_coco_instances_become_masks_that_a_training_reads(folders: Path) -> None:
+    pytest.importorskip("pycocotools")
+    square = {"id": 1, "image_id": 4, "category_id": 2, "segmentation": [[1, 1, 3, 1, 3, 3, 1, 3]]}
+    images = [
+        {"id": 4 + one, "file_name": f"{name}.jpg", "height": 5, "width": 7}
+        for one, name in enumerate("xy")
+    ]
+    content = {"images": images, "annotations": [square], "categories": [{"id": 2, "name": "kite"}]}
+    (folders / "instances.json").write_text(json.dumps(content))
+    assert "wrote 2 masks" in run("coco", folders / "instances.json", folders / "masks")
+    classes = folders / "masks" / "classes.txt"
+    shown = run("check", folders, "--images", "images", "--labels", "masks", "--classes", classes)
+    assert shown.splitlines()[3].split() == ["1", "kite", "4", "5.714%", "1"]

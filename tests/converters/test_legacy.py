@@ -358,11 +358,8 @@ def test_a_fresh_head_replaces_the_files(
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("backbone", ["mobilenet", "resnet"])
-def test_rloss_deeplab_v3_plus_is_kept_as_an_archive_only(
-    shared: Path, tmp_path: Path, backbone: str
-) -> None:
-    facts = shared / "facts" / "state-dicts" / f"rloss_deeplabv3plus_{backbone}.json"
+def test_kazuto1011s_deeplab_v1_is_kept_as_an_archive_only(shared: Path, tmp_path: Path) -> None:
+    facts = shared / "facts" / "state-dicts" / "kazuto_deeplabv1_resnet101.json"
     shapes = json.loads(facts.read_text())["entries"]
     state = {
         name: torch.tensor(3)
@@ -373,7 +370,7 @@ def test_rloss_deeplab_v3_plus_is_kept_as_an_archive_only(
     path = tmp_path / "checkpoint.pth.tar"
     torch.save({"epoch": 1, "state_dict": state, "best_pred": np.float64(0.7)}, path)
     for name in ("x.safetensors", "x.pth"):
-        with pytest.raises(MismatchError, match=r"looks like DeepLab v3\+ in .*rloss"):
+        with pytest.raises(MismatchError, match="looks like DeepLab v1 ResNet in kazuto1011's"):
             deeplab_zoo.convert_legacy(path, tmp_path / name)
     assert deeplab_zoo.convert_legacy(path, tmp_path / "x.h5") is None
     archive = hdf5.read(tmp_path / "x.h5")
@@ -386,7 +383,7 @@ def test_rloss_deeplab_v3_plus_is_kept_as_an_archive_only(
     roles = {name.rpartition(".")[2]: one.role for name, one in kept.items()}
     assert (roles["running_mean"], roles["running_var"]) == (Role.MEAN, Role.VARIANCE)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pth.tar", "x.h5"}
-    with pytest.raises(MismatchError, match=r"looks like DeepLab v3\+"):
+    with pytest.raises(MismatchError, match="looks like DeepLab v1"):
         deeplab_zoo.load(tmp_path / "x.h5")
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from deeplab_zoo.converters import families
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, infer_config, parameters
 from deeplab_zoo.converters.naming import deeplab_v2 as names
 
@@ -54,8 +55,8 @@ def test_a_layout_is_recognised_by_its_names(layout: str) -> None:
     context = names.context_of(config.blocks)
     modules = [name.rpartition(".") for name in parameters(config)]
     found = [f"{names.from_canonical(layout, m, context)}.{p}" for m, _, p in modules]
-    assert names.layout_of(found) == layout
-    assert names.layout_of(["features.0.weight", "fc.bias"]) is None
+    assert families.of_state(found) == (families.DEEPLAB_V2, layout)
+    assert families.of_state(["features.0.weight", "fc.bias"]) is None
 
 
 def test_a_config_is_read_off_names_and_shapes(tiny_config: DeepLabV2Config) -> None:

@@ -355,7 +355,6 @@ SLIM = (
 XCEPTION = (
     "xception_65/entry_flow/conv1_1/weights",
     "xception_65/entry_flow/conv1_1/BatchNorm/moving_mean",
-    "aspp0/weights",
 )
 
 

@@ -137,8 +137,8 @@ def test_what_has_no_native_model_is_refused_before_it_is_fetched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("DEEPLAB_ZOO_REGISTRY")
-    with pytest.raises(ZooError, match="no native model of deeplab_v3 resnet101"):
-        deeplab_zoo.load("torchvision-deeplabv3-resnet101-coco")
+    with pytest.raises(ZooError, match="no native model of vgg vgg16"):
+        deeplab_zoo.load("vgg16-imagenet-caffe")
 
 
 def test_dest_gets_copies(published: Path, tmp_path: Path, home: Path) -> None:
@@ -159,7 +159,7 @@ model = torch.hub.load(sys.argv[1], "ours", source="local")
 entries = torch.hub._import_module("hub", sys.argv[1] + "/hubconf.py")
 names = dir(entries)
 assert "deeplabv2-resnet101-voc" in names
-assert "sbd" not in names and "torchvision-deeplabv3-resnet101-coco" not in names
+assert "sbd" not in names and "vgg16-imagenet-caffe" not in names
 assert model.config.classes == 5
 assert model(torch.zeros(1, 3, 65, 97)).shape[1] == 5
 import deeplab_zoo

@@ -187,4 +187,6 @@ def _centre(
         canvas -= mean[:, None, None]
     for channel, colour in enumerate(order):
         np.subtract(pixels[..., colour], mean[channel], out=canvas[channel, places[0], places[1]])
+    if numerics.std != (1.0, 1.0, 1.0):
+        canvas /= np.asarray(numerics.std, np.float32)[:, None, None]
     return canvas

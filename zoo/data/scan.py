@@ -5,7 +5,7 @@ and every problem there is: missing files, damage, sizes that differ, labels out
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -64,9 +64,18 @@ class Report:
         return tuple(counts[one] for one in range(len(self.pixels)))
 
 
-def check(dataset: Dataset, threads: int = 4) -> Report:
-    """Decode every picture and mask of a dataset; what is wrong is reported, not raised."""
-    findings = list(findings_of(dataset, threads))
+def check(
+    dataset: Dataset, threads: int = 4, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Decode every picture and mask of a dataset; what is wrong is reported, not raised.
+
+    ``progress`` is told how many samples of how many are done.
+    """
+    findings: list[Finding] = []
+    for one in findings_of(dataset, threads):
+        findings.append(one)
+        if progress:
+            progress(len(findings), len(dataset.samples))
     count = len(dataset.legend.names)
     total = sum((one.pixels for one in findings), np.zeros(256, np.int64))
     problems = tuple(one.problem for one in findings if one.problem)

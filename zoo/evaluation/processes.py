@@ -14,7 +14,8 @@ from ...proto.errors import UsageError
 def together(device: str = "cpu") -> Iterator[torch.device]:
     """Join the other processes of ``torchrun`` until the block ends; give the device to use.
 
-    Without torchrun there is nothing to join. Each process takes the GPU of its local rank.
+    Without torchrun there is nothing to join. Each process takes the GPU of its local rank;
+    ``auto`` is a GPU where there is one.
 
     Raises
     ------
@@ -23,6 +24,8 @@ def together(device: str = "cpu") -> Iterator[torch.device]:
 
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
         if chosen.type == "cuda":
@@ -30,7 +33,7 @@ def together(device: str = "cpu") -> Iterator[torch.device]:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r}: {reason}. Expected cpu, cuda, cuda:1, ...") from None
+        raise UsageError(f"device {device!r}: {reason}. Expected auto, cpu, cuda, ...") from None
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         yield chosen
         return

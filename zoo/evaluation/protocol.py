@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
-from ..models.inference import padded_size
+from ..models.inference import padded_size, pixels
 from ..models.optimize import Precision
 from ..models.resampling import resize, scaled
 from .network import Network
@@ -160,8 +160,7 @@ def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
     if protocol.crf is None:
         return found
     shares = found if protocol.average == "probabilities" else found.softmax(1)
-    mean = images.new_tensor(model.numerics.mean).view(3, 1, 1)
-    photos = (images + mean).round()
+    photos = pixels(images, model.numerics).round()
     if model.numerics.channel_order == "BGR":
         photos = photos.flip(1)  # The lattice is not the same for axes in another order.
     return refined(shares, photos, protocol.crf)

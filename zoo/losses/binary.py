@@ -22,8 +22,7 @@ class _Binary(nn.Module):
 
     def _prepared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, truth (0 or 1) and validity (0 or 1), each (batch, pixels), float."""
-        if logits.dim() == labels.dim() + 1 and logits.shape[1] == 1:
-            logits = logits.squeeze(1)
+        logits = one_channel(logits, labels)
         if logits.shape != labels.shape:
             raise MismatchError(
                 f"labels: shape {tuple(labels.shape)}, expected {tuple(logits.shape)}: a loss of "
@@ -41,6 +40,12 @@ class _Binary(nn.Module):
         logits = logits.masked_fill(~valid, 0)
         logits = logits.masked_fill(valid & (labels != 0) & (labels != 1), torch.nan)
         return logits, (labels == 1).to(logits.dtype), valid.to(logits.dtype)
+
+
+def one_channel(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return logits of (batch, 1, ...) in the shape of their labels, others as they are."""
+    single = logits.dim() == labels.dim() + 1 and logits.shape[1] == 1
+    return logits.squeeze(1) if single else logits
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...proto.errors import MismatchError, UsageError
+from .binary import one_channel
 from .checks import check_labels, check_numbers, check_probabilities, wanted
 from .classes import Classes, channels_of
 from .extension import lovasz_extension
@@ -53,7 +54,7 @@ def lovasz_hinge(
 
     """
     losses = _hinge_losses(logits, labels, per_image, ignore, validate)
-    return losses.sum() / max(1, len(losses))
+    return reduced(losses, "mean")
 
 
 def lovasz_softmax(
@@ -97,16 +98,14 @@ def lovasz_softmax(
     if wanted(validate, probas):
         check_probabilities(probas)
     losses, active = _softmax_losses(probas, labels, classes, per_image, ignore, validate)
-    means = _over_classes(losses, active, None)
-    return means.sum() / max(1, len(means))
+    return reduced(_over_classes(losses, active, None), "mean")
 
 
 def _hinge_losses(
     logits: Tensor, labels: Tensor, per_image: bool, ignore: int | None, validate: bool | None
 ) -> Tensor:
     """Return the loss of each group of images."""
-    if logits.dim() == labels.dim() + 1 and logits.shape[1] == 1:
-        logits = logits.squeeze(1)
+    logits = one_channel(logits, labels)
     _match(logits.shape, labels)
     if wanted(validate, logits):
         check_labels(labels, 2, ignore)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...proto.errors import MismatchError, UsageError
+from .binary import one_channel
 from .checks import check_labels, check_numbers
 from .lovasz import Reduction, check_reduction, lovasz_hinge, reduced
 from .solver import descend, minimise, shrunk
@@ -217,8 +218,7 @@ class ProximalLovaszHingeLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits (batch, height, width) or (batch, 1, height, width)."""
-        if logits.dim() == labels.dim() + 1 and logits.shape[1] == 1:
-            logits = logits.squeeze(1)
+        logits = one_channel(logits, labels)
         options = {"method": self.method, "max_steps": self.max_steps, "ignore": self.ignore_index}
         losses: Tensor = _Proximal.apply(  # type: ignore[no-untyped-call]
             logits, labels, self.lam, options

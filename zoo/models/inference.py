@@ -29,7 +29,14 @@ def prepare(image: NDArray[np.uint8], numerics: Numerics) -> Tensor:
         )
     channels = image[..., ::-1] if numerics.channel_order == "BGR" else image
     centred = channels.astype(np.float32) - np.asarray(numerics.mean, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(centred.transpose(2, 0, 1)))[None]
+    divided = centred / np.asarray(numerics.std, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(divided.transpose(2, 0, 1)))[None]
+
+
+def pixels(prepared: Tensor, numerics: Numerics) -> Tensor:
+    """Undo `prepare` for (batch, 3, height, width): channels on 0..255, in the profile's order."""
+    mean, std = (prepared.new_tensor(one).view(3, 1, 1) for one in (numerics.mean, numerics.std))
+    return prepared * std + mean
 
 
 def padded_size(size: int, numerics: Numerics) -> int:

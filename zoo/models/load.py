@@ -17,10 +17,11 @@ from ...converters.numerics import profile
 from ...converters.weights import SUFFIXES, Weights
 from ...proto.errors import UsageError
 from .deeplab_v2 import DeepLabV2
+from .deeplab_v3 import DeepLabV3
 from .largefov import LargeFOV
 from .optimize import Optimize, Optimized, Precision, optimized
 
-Native = DeepLabV2 | LargeFOV
+Native = DeepLabV2 | DeepLabV3 | LargeFOV
 
 
 @overload
@@ -80,7 +81,7 @@ def load(
 
     Returns
     -------
-    DeepLabV2 or LargeFOV
+    DeepLabV2, DeepLabV3 or LargeFOV
         With ``model.numerics`` and ``model.config`` as the file says; or a `Graph`; or what
         `optimize` makes of the former.
 

@@ -32,7 +32,7 @@ Optimize = Literal["inference", "compiled"]
 Precision = Literal["fp32", "bf16"]
 WATCHED = 33  # Height and width of the image that is watched: k 32 + 1, as small as all take.
 # They pass values on and compute none.
-CARRIERS = nn.ReLU | nn.MaxPool2d | nn.Dropout | nn.Identity
+CARRIERS = nn.ReLU | nn.ReLU6 | nn.MaxPool2d | nn.Dropout | nn.Identity
 
 
 class Optimized(nn.Module):

@@ -1,4 +1,7 @@
-"""Every blob of a native model's Caffe net, as the model computes it."""
+"""Every blob of a native model's Caffe net, as the model computes it.
+
+A model that Caffe never had has its units' outputs instead, under their names.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +17,17 @@ from ...converters.largefov import OUTPUT_STRIDE
 from ...converters.naming import deeplab_v2 as deeplab_v2_names
 from ...converters.write_largefov import SCORES
 from ..models.deeplab_v2 import DeepLabV2
+from ..models.deeplab_v3 import DeepLabV3
 from ..models.largefov import LargeFOV
+from ..models.load import Native
 from ..models.resampling import resize, scaled
+from ..models.units import Conv, Pyramid, Residual
 
 Recorded = dict[str, list[Tensor]]
 
 
 @torch.inference_mode()
-def activations(
-    model: DeepLabV2 | LargeFOV, image: NDArray[np.float32]
-) -> dict[str, NDArray[np.float32]]:
+def activations(model: Native, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """Run the model and return its activations under Caffe's blob names.
 
     ``image`` is the prepared input (batch, 3, h, w). A blob has the value that Caffe leaves
@@ -34,13 +38,17 @@ def activations(
         scores = model.eval()(x)
     if isinstance(model, LargeFOV):
         found = _of_largefov(model, x, recorded, scores)
-    else:
+    elif isinstance(model, DeepLabV2):
         found = _of_deeplab_v2(model, x, recorded, scores)
+    else:
+        found = {"data": x} | {name: one for name, (one, *_) in recorded.items()}
     return {name: value.float().cpu().numpy() for name, value in found.items()}
 
 
-def scores_of(model: DeepLabV2 | LargeFOV) -> str:
+def scores_of(model: Native) -> str:
     """Return the blob that the model returns."""
+    if isinstance(model, DeepLabV3):
+        return "classifier.score"
     if isinstance(model, LargeFOV):
         return "fc_fusion" if model.config.sides else SCORES
     if len(model.config.scales) > 1:
@@ -50,11 +58,16 @@ def scores_of(model: DeepLabV2 | LargeFOV) -> str:
 
 
 @contextmanager
-def _recording(model: DeepLabV2 | LargeFOV) -> Iterator[Recorded]:
+def _recording(model: Native) -> Iterator[Recorded]:
     """Keep the outputs of the modules that are blobs, once for each run."""
     family = families.of_config(model.config)
     context = family.context(model.config)
     recorded: Recorded = {}
+
+    def wanted(name: str, module: nn.Module) -> bool:
+        if family.caffe is None:
+            return isinstance(module, (Conv, Residual, Pyramid))
+        return family.naming.blob_of(name, context) is not None
 
     def record(name: str, _: nn.Module, __: object, output: Tensor) -> None:
         recorded.setdefault(name, []).append(output)
@@ -62,7 +75,7 @@ def _recording(model: DeepLabV2 | LargeFOV) -> Iterator[Recorded]:
     hooks = [
         module.register_forward_hook(partial(record, name))
         for name, module in model.named_modules()
-        if family.naming.blob_of(name, context) is not None
+        if wanted(name, module)
     ]
     try:
         yield recorded

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...converters import families
 from ...converters.archive import tool
 from ...converters.compare import Difference, difference
+from ...converters.deeplab_v2 import DeepLabV2Config
 from ...converters.graph.engine import Graph
 from ...converters.kinds import Kind
-from ...converters.largefov import LargeFOVConfig, summary
 from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError, listing
 from ..models.load import Native
@@ -23,8 +24,6 @@ from .comparison import Tolerance, compare, with_exact
 from .engine import Arrays, Case, Engine
 from .original import Original
 from .report import Compared, ParityReport, Pictures, Weighed
-
-ENGINES = ("auto", "pycaffe", "opencv", "tensorflow", "float64")
 
 Progress = Callable[[str], None]
 
@@ -89,15 +88,15 @@ def check(
     numerics = ours.numerics_of(model)
     found: list[Compared] = []
     seen: set[str] = set()
-    worst: Sides | None = None
+    first: tuple[Sides, str] | None = None  # Where the first blob differs, and which.
     for case in cases:
         sides = _run(case, original, engine, side, numerics, progress)
         seen |= set(sides.reference) - set(sides.ours)
         if exact:
             progress(f"{case.name}: float64")
         found.append(_compared(sides, original, engine, exact=exact))
-        if worst is None and found[-1].failures(limit):
-            worst = sides
+        if first is None and (failures := found[-1].failures(limit)):
+            first = sides, failures[0].blob
         del sides  # The next case needs the memory.
     report = ParityReport(
         _subject(model),
@@ -115,11 +114,11 @@ def check(
     if not diagnose or report.passed:
         return report
     progress("diagnosis")
-    if worst is None:
+    if first is None:
         weights = report.weights.differences if report.weights else ()
         return replace(report, diagnosis=diagnosis.of_weights([one.name for one in weights]))
-    blob = next(one for one in found if one.name == worst.case.name).failures(limit)[0].blob
-    cause = diagnosis.diagnose(original, worst.ours, worst.reference, blob, worst.case.picture)
+    sides, blob = first
+    cause = diagnosis.diagnose(original, sides.ours, sides.reference, blob, sides.case.picture)
     return replace(report, diagnosis=cause)
 
 
@@ -145,7 +144,8 @@ def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engi
     if name in makers:
         return makers[name](), []
     if name != "auto":
-        raise UsageError(f"engine {name!r} is unknown, expected one of {', '.join(ENGINES)}.")
+        known = ", ".join(["auto", *makers])
+        raise UsageError(f"engine {name!r} is unknown, expected one of {known}.")
     order = ["tensorflow"] if original.kind is Kind.CHECKPOINT else ["pycaffe", "opencv"]
     problems: list[str] = []
     unfit: list[str] = []
@@ -167,11 +167,9 @@ def choose(original: Original, name: str, scales: Sequence[float]) -> tuple[Engi
 
 
 def _checkpoint(original: Original) -> Path:
-    if original.kind is not Kind.CHECKPOINT:
+    if original.checkpoint is None:
         raise MismatchError("TensorFlow is a reference for checkpoints only.")
-    index = original.files[0]
-    name = index.name.removesuffix(".index").partition(".data-")[0]
-    return index.with_name(name)
+    return original.checkpoint
 
 
 def float64(original: Original) -> Engine:
@@ -276,8 +274,8 @@ def _subject(model: Native | Graph) -> str:
     if isinstance(model, Graph):
         return f"a Caffe net of {len(model.steps)} layers"
     config = model.config
-    if isinstance(config, LargeFOVConfig):
-        return summary(config)
+    if not isinstance(config, DeepLabV2Config):
+        return families.of_config(config).summary(config)
     form = "multi-scale" if len(config.scales) > 1 else "single-scale"
     name = {(3, 4, 23, 3): "ResNet-101", (3, 4, 6, 3): "ResNet-50"}.get(config.blocks, "ResNet")
     return f"DeepLab v2 {name}, {config.classes} classes, {form}"

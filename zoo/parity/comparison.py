@@ -1,7 +1,7 @@
 """How far two engines' values for one blob are apart, and how far is too far."""
 
 from dataclasses import dataclass, replace
-from math import isfinite, isnan, sqrt
+from math import inf, isfinite, isnan, sqrt
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,11 @@ class Comparison:
     non_finite: tuple[int, int] = (0, 0)
     ours_exact: float | None = None
     reference_exact: float | None = None
+
+    @property
+    def distance(self) -> float:
+        """The relative L2 to rank blobs by; one that is not a number is infinite."""
+        return inf if isnan(self.relative_l2) else self.relative_l2
 
     def within(self, limit: Tolerance) -> bool:
         """Tell whether the blob's distance is within a tolerance; NaN is not."""

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
 from ...converters.export import open_weights
 from ...converters.files import sha256
 from ...converters.graph.engine import Graph
@@ -90,16 +88,10 @@ def parity(
     if recorded_blobs is not None:
         reference, case = recorded.read(Path(recorded_blobs), tuple(original.graph.inputs))
         cases = [case]
-    elif sources and sources[-1].suffix == ".onnx":
-        reference, cases, notes = _onnx(model, original, sources[-1], seed)
     else:
-        reference, notes = choose(original, engine, _scales(model))
-        cases, left_out = default_cases(original, seed, native=isinstance(model, Native))
+        reference, only, notes = _reference(model, original, sources[-1], engine)
+        cases, left_out = _cases(model, original, sizes, images, only, seed)
         notes += left_out
-    if recorded_blobs is None and (sizes or images):
-        cases = [sized_case(original, "photo", size, seed) for size in sizes]
-        cases += [image_case(Path(image)) for image in images]
-        notes = [note for note in notes if "left out" not in note]
     return check(
         model,
         original,
@@ -137,17 +129,33 @@ def _original(
     return of_weights(open_weights(own[0], numerics=numerics))
 
 
-def _onnx(
-    model: nn.Module, original: Original, path: Path, seed: int
-) -> tuple[Engine, list[Case], list[str]]:
-    image, scores = "data", "scores"
-    if isinstance(model, Native):
-        scores = scores_of(model)
-    found, size = onnxruntime.engine(path, image, scores)
-    if size is None:
-        return (found, *default_cases(original, seed, native=isinstance(model, Native)))
-    return found, [sized_case(original, kind, size, seed) for kind in ("photo", "noise")], []
+def _reference(
+    model: Native | Graph, original: Original, source: Path, engine: str
+) -> tuple[Engine, tuple[int, int] | None, list[str]]:
+    """Return the engine, the one size that it takes (None: any), and why others are unfit."""
+    if source.suffix != ".onnx":
+        reference, unfit = choose(original, engine, _scales(model))
+        return reference, None, unfit
+    scores = scores_of(model) if isinstance(model, Native) else "scores"
+    return (*onnxruntime.engine(source, "data", scores), [])
 
 
-def _scales(model: nn.Module) -> tuple[float, ...]:
+def _cases(
+    model: Native | Graph,
+    original: Original,
+    sizes: Sequence[tuple[int, int]],
+    images: Sequence[str | Path],
+    only: tuple[int, int] | None,
+    seed: int,
+) -> tuple[list[Case], list[str]]:
+    """Return the inputs asked for, else the standard ones, and which sizes are left out."""
+    if sizes or images:
+        cases = [sized_case(original, "photo", size, seed) for size in sizes]
+        return [*cases, *(image_case(Path(image)) for image in images)], []
+    if only is not None:
+        return [sized_case(original, kind, only, seed) for kind in ("photo", "noise")], []
+    return default_cases(original, seed, native=isinstance(model, Native))
+
+
+def _scales(model: Native | Graph) -> tuple[float, ...]:
     return model.config.scales if isinstance(model, Native) else (1.0,)

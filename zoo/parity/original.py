@@ -24,6 +24,7 @@ from ...converters.native import to_native
 from ...converters.numerics import CAFFE_V2, Numerics
 from ...converters.weights import Weights
 from ...proto import prototxt as prototxt_format
+from ...proto.checkpoint import open_checkpoint
 from ...proto.errors import UsageError
 from ...proto.records import Net
 
@@ -48,6 +49,8 @@ class Original:
         What Caffe divides a BatchNorm's sums by, by layer.
     state
         The weights under the native model's names; None where there is no native model.
+    checkpoint
+        What TensorFlow calls the checkpoint, all of its shards; None for another source.
 
     """
 
@@ -58,6 +61,7 @@ class Original:
     numerics: Numerics
     factors: Mapping[str, float]
     state: Mapping[str, NDArray[np.float32]] | None
+    checkpoint: Path | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -97,7 +101,8 @@ def open_original(
         raise UsageError(f"source: {names}; expected [PROTOTXT] CAFFEMODEL, or one file.")
     if kinds == [Kind.CHECKPOINT]:
         archive = replace(convert.read_tensorflow(files[0]), settings={"scales": scales})
-        return _of_archive(archive, kinds[0], _checkpoint_files(files[0]))
+        found = open_checkpoint(files[0])
+        return replace(_of_archive(archive, kinds[0], found.files), checkpoint=found.path)
     return _of_archive(legacy.read(files[0], numerics), kinds[0], (files[0],))
 
 
@@ -133,12 +138,6 @@ def _of_archive(archive: Archive, kind: Kind, files: Sequence[Path]) -> Original
     weights = to_native(archive).weights
     stated = of_weights(weights)
     return replace(stated, kind=kind, files=tuple(files), state=weights.state)
-
-
-def _checkpoint_files(path: Path) -> tuple[Path, ...]:
-    from ...proto.checkpoint import open_checkpoint
-
-    return tuple(open_checkpoint(path).files)
 
 
 def _factors(net: Net, weights: Net) -> dict[str, float]:

@@ -4,7 +4,6 @@ Written as JSON (for programs; ``format`` and ``version`` at the top, described 
 ``docs/parity.md``), as Markdown (for a pull request), and as a page (`page`).
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...converters.compare import Difference
 from ...converters.files import write_text
-from ..strict_json import dumps, finite
+from ..strict_json import dumps
 from .comparison import Comparison, Tolerance
 from .diagnosis import Diagnosis
 
@@ -69,10 +68,7 @@ class Compared:
     @property
     def worst(self) -> Comparison:
         """The blob with the largest relative distance; one that is not a number is larger."""
-        return max(
-            self.comparisons,
-            key=lambda one: math.inf if math.isnan(one.relative_l2) else one.relative_l2,
-        )
+        return max(self.comparisons, key=lambda one: one.distance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +130,7 @@ class ParityReport:
     @property
     def worst(self) -> tuple[Compared, Comparison]:
         """The blob with the largest relative distance, and its input."""
-        case = max(
-            self.cases,
-            key=lambda one: math.inf if math.isnan(d := one.worst.relative_l2) else d,
-        )
+        case = max(self.cases, key=lambda one: one.worst.distance)
         return case, case.worst
 
     @property
@@ -161,9 +154,9 @@ class ParityReport:
 
 
 def fields(report: ParityReport) -> dict[str, Any]:
-    """Return the report as JSON has it; NaN and infinity are null."""
+    """Return the report as JSON has it; `dumps` writes NaN and infinity as null."""
     first = report.first
-    found = {
+    return {
         "format": FORMAT,
         "version": VERSION,
         "passed": report.passed,
@@ -171,8 +164,6 @@ def fields(report: ParityReport) -> dict[str, Any]:
         "first_difference": {"input": first[0].name, "blob": first[1].blob} if first else None,
         **asdict(report, dict_factory=_without_pictures),
     }
-    strict: dict[str, Any] = finite(found)
-    return strict
 
 
 def _without_pictures(items: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from ...converters.naming.deeplab_v2 import SCALES
 from ...proto.errors import MismatchError, MissingDependencyError
 from .engine import Arrays, Engine
 
 EPS = 1e-3  # tf.contrib.slim's default.
 RATES = (6, 12, 18, 24)
 STAGES = ((2, 1, 1), (3, 2, 1), (4, 1, 2), (5, 1, 4))  # Stage, stride, dilation.
-SUFFIXES = {1.0: "", 0.75: "_res075", 0.5: "_res05"}
+SUFFIXES = {scale: suffix for suffix, scale in SCALES.items()}
 
 
 def engine(checkpoint: Path, scales: Sequence[float] = (1.0,)) -> Engine:

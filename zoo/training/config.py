@@ -42,14 +42,20 @@ class TrainConfig:
         "shuffle", "Data", "Order; the last two need --binary.",
         "shuffle", "sequential", "balanced", "exclusive",
     )  # fmt: skip
-    augmentation: str = _key("caffe", "Data", "An ancestor's way, see docs/data.md, or none.")
+    augmentation: str = _key(
+        "caffe", "Data",
+        "caffe, drsleep, isht7, jaccard-segment, rloss or kazuto1011's way, or none.",
+    )  # fmt: skip
     crop: int = _key(0, "Data", "Side of the crop, if not the augmentation's.")
     random_scale: bool = _key(True, "Data", "Scale at random, as the augmentation says.")
     random_mirror: bool = _key(True, "Data", "Mirror at random.")
     workers: int = _key(2, "Data", "Processes that decode, for each device.", free=True)
     threads: int = _key(4, "Data", "That scan the dataset before training.", free=True)
 
-    loss: str = _key("ce", "Loss", "One of docs/losses.md, or several joined by +.")
+    loss: str = _key(
+        "ce", "Loss", "ce, partial-ce, focal, lovasz; with --binary: bce, hinge, lovasz-hinge, "
+        "jaccard, proximal; or several joined by +.",
+    )  # fmt: skip
     loss_weights: tuple[float, ...] = _key((), "Loss", "Factor of each, separated by commas.")
     class_weights: str = _key("", "Loss", "A number per class, or balanced: by the histogram.")
     focal_gamma: float = _key(2.0, "Loss", "Focal loss: how little a nearly right pixel weighs.")
@@ -101,6 +107,10 @@ class TrainConfig:
     device: str = _key("auto", "Engine", "auto, cpu, cuda.", free=True)
     devices: int = _key(1, "Engine", "On each node.")
     nodes: int = _key(1, "Engine", "Machines; each runs the same command, see docs/training.md.")
+    strategy: str = _key(
+        "ddp", "Engine", "Of several devices: each holds all weights, or a part (fsdp).",
+        "ddp", "fsdp", free=True,
+    )  # fmt: skip
     precision: str = _key("32", "Engine", "Of the computation.", "32", "bf16", "fp16")
     activation_checkpointing: bool = _key(False, "Engine", "Compute twice to keep less memory.")
     compile: bool = _key(False, "Engine", "torch.compile.")

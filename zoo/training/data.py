@@ -1,6 +1,6 @@
 """The samples that a run trains and is judged on: opened, scanned, filtered."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,9 +87,14 @@ def _open(config: TrainConfig, path: str, split: str) -> Dataset:
     )
 
 
-def scanned(config: TrainConfig, train: Dataset, val: Dataset | None) -> list[Report]:
+def scanned(
+    config: TrainConfig,
+    train: Dataset,
+    val: Dataset | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Report]:
     """Decode everything once; problems are in the reports."""
-    return [check(one, config.threads) for one in (train, val) if one is not None]
+    return [check(one, config.threads, progress) for one in (train, val) if one is not None]
 
 
 def prepared(config: TrainConfig, reports: Sequence[Report]) -> Data:

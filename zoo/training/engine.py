@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...proto.errors import MissingDependencyError, UsageError
+from ...proto.errors import MissingDependencyError, UsageError, listing
 from .config import TrainConfig
+from .sharding import shard
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -27,8 +28,11 @@ class Engine(Protocol):
     global_rank: int
     world_size: int
 
-    def setup(self, module: nn.Module, *optimizers: Optimizer) -> Any:
+    def setup_module(self, module: nn.Module) -> Any:
         """Move a module to the device, wrapped for several processes."""
+
+    def setup_optimizers(self, optimizer: Optimizer) -> Any:
+        """Return an optimizer of such a module's parameters, wrapped too."""
 
     def backward(self, tensor: Tensor) -> None:
         """Add the gradients of a loss."""
@@ -62,9 +66,13 @@ class Solo:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def setup(self, module: nn.Module, *optimizers: Optimizer) -> Any:
+    def setup_module(self, module: nn.Module) -> nn.Module:
         """Move a module to the device."""
-        return (module.to(self.device), *optimizers) if optimizers else module.to(self.device)
+        return module.to(self.device)
+
+    def setup_optimizers(self, optimizer: Optimizer) -> Optimizer:
+        """Return the optimizer."""
+        return optimizer
 
     def backward(self, tensor: Tensor) -> None:
         """Add the gradients of a loss."""
@@ -114,33 +122,66 @@ def make_engine(config: TrainConfig) -> Engine:
     kind = config.device
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in ("cpu", "cuda"):
-        raise UsageError(f"device {kind!r}: expected auto, cpu or cuda.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda: this machine, or this torch, has none. Say --device cpu.")
+    _demand_possible(config, kind)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-    several = config.devices * config.nodes > 1
-    if several and config.batch_norm == "sync" and kind == "cpu":
-        raise UsageError("batch_norm sync: torch has it on GPUs only. Say --batch-norm trained.")
-    if config.precision == "fp16" and kind == "cpu":
-        raise UsageError("precision fp16: on the CPU expected 32 or bf16.")
-    if not several and config.precision == "32":
+    if config.devices * config.nodes == 1 and config.precision == "32":
         return Solo(torch.device(kind))
+    return _fabric(config, kind)
+
+
+def _demand_possible(config: TrainConfig, kind: str) -> None:
+    """Raise `UsageError` with everything that this machine, or a strategy, cannot do."""
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(f"device {kind!r}: expected auto, cpu or cuda.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda: this machine, or this torch, has none. Say --device cpu.")
+    count = config.devices * config.nodes
+    started = int(os.environ.get("WORLD_SIZE", "1"))  # By torchrun, or by Fabric before.
+    cpu, spread = kind == "cpu", count > 1 and config.strategy == "fsdp"
+    problems = {
+        f"devices: {config.devices}, this machine has {torch.cuda.device_count()}": (
+            not cpu and config.devices > torch.cuda.device_count()
+        ),
+        f"devices x nodes: {config.devices} x {config.nodes}, but torchrun started {started} "
+        "processes; say --devices (on each machine) and --nodes as torchrun was told": (
+            started not in (1, count)
+        ),
+        "batch_norm sync: torch has it on GPUs only; say --batch-norm trained": (
+            cpu and count > 1 and config.batch_norm == "sync"
+        ),
+        "precision fp16: on the CPU expected 32 or bf16": cpu and config.precision == "fp16",
+        "precision fp16: with strategy fsdp expected 32 or bf16": (
+            spread and config.precision == "fp16"
+        ),
+        "compile: does not go with strategy fsdp; say --strategy ddp": spread and config.compile,
+    }
+    if found := [text for text, holds in problems.items() if holds]:
+        raise UsageError(f"this run cannot be done here:\n{listing(found)}")
+
+
+def _fabric(config: TrainConfig, kind: str) -> Engine:
+    """Return Lightning Fabric, once all its processes are there."""
     try:
         from lightning.fabric import Fabric
+        from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
     except ImportError:
         raise MissingDependencyError(
             "several devices, nodes and half precision need Lightning: "
             "pip install 'deeplab-zoo[train]'."
         ) from None
+    count = config.devices * config.nodes
+    strategy: Any = "ddp" if count > 1 else "auto"
+    if count > 1 and config.strategy == "fsdp":
+        # Fabric's own "fsdp" is torch's older one, which refuses the CPU.
+        strategy = ModelParallelStrategy(cast(Any, shard), count, tensor_parallel_size=1)
     fabric = Fabric(
         accelerator=kind,
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy="ddp" if several else "auto",
+        strategy=strategy,
         precision=cast(Any, PRECISIONS[config.precision]),
     )
     fabric.launch()

@@ -54,7 +54,7 @@ def kind_of(name: str, parameter: nn.Parameter) -> str:
     bias = name.endswith(".bias")
     if name.startswith(HEAD):
         return "head_bias" if bias else "head"
-    if ".bn" in name or ".downsample.1" in name:
+    if ".bn" in name or ".downsample.1" in name or ".norm." in name:
         return "norm"
     return "backbone_bias" if bias or parameter.dim() < 2 else "backbone"
 

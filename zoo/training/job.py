@@ -13,7 +13,7 @@ from ...converters.archive import Origin, tool
 from ...converters.export import open_weights
 from ...converters.files import folder_for, sha256, write_text
 from ...converters.weights import Weights
-from ...proto.errors import UsageError, listing
+from ...proto.errors import UsageError, ZooError, listing
 from ..data.loader import loader
 from ..models.load import file_of
 from . import checkpoints
@@ -26,6 +26,7 @@ from .log import Log
 from .loop import Run, updates
 from .model import RunningMean, fitted, make_model
 from .objective import class_weights, make_objective
+from .sharding import part, restore_solver, solver_state, whole
 from .solver import make_solver
 from .validate import kept, validate
 
@@ -62,6 +63,7 @@ def finetune(
     resume: str = "",
     numerics: str | None = None,
     show: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int], None] | None = None,
     bar: bool = False,
 ) -> Result:
     """Train, and write ``model.safetensors``, ``best.safetensors``, ``config.yaml``, ``log.csv``.
@@ -78,8 +80,9 @@ def finetune(
         ``auto``: the newest checkpoint in ``output``, or none yet; or a checkpoint's ``.pt``.
     numerics
         The profile of a file that does not record one.
-    show, bar
-        Prints a line; whether a bar is drawn on the terminal below the lines.
+    show, progress, bar
+        Prints a line; is told how many samples of how many were scanned; whether a bar is
+        drawn on the terminal below the lines.
 
     Raises
     ------
@@ -91,13 +94,16 @@ def finetune(
     folder = folder_for(Path(output))
     saved = _resumed(folder, config, resume)
     engine = make_engine(config)
+    _demand_shared(engine, folder, saved)
     first = engine.global_rank == 0
     show = show if first else lambda _: None
     path = file_of(weights)
     given = open_weights(path, numerics=numerics)
+    _demand_known(config, given)
     train, val = opened(config)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
-    data = prepared(config, engine.broadcast(scanned(config, train, val) if first else None))
+    reports = scanned(config, train, val, progress) if first else None
+    data = prepared(config, engine.broadcast(reports))
     start, told = fitted(given, config, data.names)
     start = replace(start, origin=_origin(path))
     for note in (*data.notes, told):
@@ -112,6 +118,22 @@ def finetune(
         ) as log,
     ):  # fmt: skip
         return _trained(run, data, start, folder, log, first=first)
+
+
+def _demand_known(config: TrainConfig, given: Weights) -> None:
+    """Raise what a name that does not exist raises, before minutes of scanning."""
+    way(config)
+    make_objective(config, given.numerics, 2, channel=0 if config.binary else None)
+
+
+def _demand_shared(engine: Engine, folder: Path, saved: Saved | None) -> None:
+    """Raise `UsageError` if the machines do not see the same checkpoint."""
+    own = saved.step if saved else 0
+    if own != (theirs := engine.broadcast(own)):
+        raise UsageError(
+            f"{folder}: this machine has the checkpoint of update {own}, the first one that of "
+            f"{theirs}. Name a folder that all machines share (-o)."
+        )
 
 
 def _origin(path: Path) -> Origin:
@@ -174,20 +196,23 @@ def _run(
         world=engine.world_size,
         total=lambda one: cast(Tensor, engine.all_reduce(one, reduce_op="sum")),
     ).to(engine.device)
-    groups = parameter_groups(model.named_parameters(), config.groups, config.weight_decay)
     if saved is not None:
         model.load_state_dict(dict(saved.model), strict=False)
-    # The solver first sees the parameters, which a move to another device keeps.
-    bare = make_solver(config.solver, groups, config.lr, config.momentum, nesterov=config.nesterov)
-    module, solver = engine.setup(model, bare)
+    module = engine.setup_module(model)
+    # Only now: a module that is spread over processes has new parameters.
+    groups = parameter_groups(model.named_parameters(), config.groups, config.weight_decay)
+    solver = make_solver(
+        config.solver, groups, config.lr, config.momentum, nesterov=config.nesterov
+    )
+    solver = engine.setup_optimizers(solver)
     mean = RunningMean(model, config.ema) if config.ema else None
     run = Run(config, engine, model, module, solver, objective, mean)
     if saved is not None:
-        solver.load_state_dict(saved.solver)
+        restore_solver(solver, saved.solver)
         precision_state(engine, saved.precision)
         if mean is not None:
             for name, one in mean.state.items():
-                one.copy_(saved.mean[name])
+                one.copy_(part(saved.mean[name], one))
         run.step, run.best = saved.step, saved.best
     return run
 
@@ -214,42 +239,64 @@ def _trained(
         step, last = update.step, update.step == config.steps
         if first and (last or step % config.log_every == 0):
             log.update(step, update.terms, update.rate, update.images_per_second)
+        if first and update.skipped:
+            log.say(f"step {step}: skipped, its gradients overflow in half precision")
         if last or (config.val_every and step % config.val_every == 0):
             miou = _judge(run, data, start, folder, log)
-        if first and (last or step % config.save_every == 0):
+        if last or step % config.save_every == 0:
             _save(run, start, folder)
     done = run.step == config.steps
-    if first and not done:
-        log.say(f"stopped after {run.step} updates: {_save(run, start, folder).name}")
-    if first and done:
-        checkpoints.write_weights(start, kept(run), folder / RESULT)
+    if done:
+        _write_kept(run, start, folder / RESULT)
+    else:
+        _save(run, start, folder)
+        if first:
+            log.say(f"stopped after {run.step} updates, and saved")
     engine.barrier()
     best = run.best if run.best >= 0 else math.nan
     return Result(folder / RESULT if done else None, run.step, miou, best)
 
 
-def _save(run: Run, start: Weights, folder: Path) -> Path:
+def _save(run: Run, start: Weights, folder: Path) -> None:
+    """Save a checkpoint: all processes bring what they hold, the first one writes."""
     saved = Saved(
         run.step,
-        run.model.state_dict(),
-        run.solver.state_dict(),
+        whole(run.model.state_dict()),
+        solver_state(run.solver),
         to_yaml(run.config),
-        run.mean.state if run.mean is not None else {},
+        whole(run.mean.state) if run.mean is not None else {},
         run.best,
         precision_state(run.engine),
     )
-    return checkpoints.save(folder, saved, start, run.config.keep)
+    _written(run.engine, lambda: checkpoints.save(folder, saved, start, run.config.keep))
+
+
+def _write_kept(run: Run, start: Weights, path: Path) -> None:
+    state = kept(run)
+    _written(run.engine, lambda: checkpoints.write_weights(start, state, path))
+
+
+def _written(engine: Engine, write: Callable[[], object]) -> None:
+    """Have the first process write; what stops it stops them all, which else would wait for it."""
+    problem = None
+    if engine.global_rank == 0:
+        try:
+            write()
+        except ZooError as error:
+            problem = error
+    if (problem := engine.broadcast(problem)) is not None:
+        raise problem
 
 
 def _judge(run: Run, data: Data, start: Weights, folder: Path, log: Log) -> float:
     """Validate, tell, and keep the weights if they are the best so far."""
     if data.val is None:
         return math.nan
-    found = validate(run, data.val, log)
+    found = validate(run, start, data.val, log)
     if run.engine.global_rank == 0:
         told = dict(zip(data.val.legend.names, found.iou, strict=True))
         log.score(run.step, found.mean_iou, told)
-        if found.mean_iou > run.best:
-            checkpoints.write_weights(start, kept(run), folder / BEST)
-    run.best = max(run.best, found.mean_iou)
+    if found.mean_iou > run.best:
+        run.best = found.mean_iou
+        _write_kept(run, start, folder / BEST)
     return found.mean_iou

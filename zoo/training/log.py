@@ -106,6 +106,11 @@ class Log:
             for name, value in numbers.items():
                 self.board.add_scalar(f"train/{name}", value, step)
 
+    def judging(self, done: int, total: int) -> None:
+        """Tell on the bar how far a validation is."""
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], told=f"validated {done} of {total}")
+
     def score(self, step: int, miou: float, per_class: Mapping[str, float]) -> None:
         """Tell of a validation."""
         self._row({"step": step, "miou": f"{miou:.6f}"})

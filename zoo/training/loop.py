@@ -16,7 +16,7 @@ from ...proto.errors import ZooError
 from ..data.loader import Batch
 from ..models.load import Native
 from .config import TrainConfig
-from .engine import Engine
+from .engine import Engine, precision_state
 from .model import RunningMean
 from .objective import Objective, settle
 from .schedule import Schedule, rate
@@ -43,12 +43,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an update did: the terms of its loss, its rate, the time since the last one told."""
+    """What an update did: the terms of its loss, its rate, its speed.
+
+    ``skipped`` is an update that fp16's gradients overflowed in: the weights stay, and the loss
+    is scaled less from then on.
+    """
 
     step: int
     terms: dict[str, float]
     rate: float
     images_per_second: float
+    skipped: bool = False
 
 
 def schedule(config: TrainConfig) -> Schedule:
@@ -85,21 +90,24 @@ def updates(run: Run, batches: Iterator[Batch]) -> Iterator[Update]:
                 terms, ids = _backward(run, next(batches), last=batch == config.accumulate - 1)
                 names, sums = list(terms), sums + torch.stack(list(terms.values()))
                 seen += ids
-            told = torch.cat([sums / config.accumulate, sums.new_tensor([float(stopped())])])
-            *values, stop = engine.all_reduce(told, reduce_op="mean").tolist()
-            _demand_numbers(dict(zip(names, values, strict=True)), run.step, now, seen)
+            sent = torch.cat([sums / config.accumulate, sums.new_tensor([float(stopped())])])
+            *values, stop = engine.all_reduce(sent, reduce_op="mean").tolist()
+            told = dict(zip(names, values, strict=True))
+            _demand_numbers(told, run.step, now, seen)
             if config.clip:
                 engine.clip_gradients(
                     run.module, run.solver, max_norm=config.clip, error_if_nonfinite=False
                 )
+            scale = precision_state(engine).get("scale", 0.0)
             run.solver.step()
             run.solver.zero_grad()
+            skipped = precision_state(engine).get("scale", 0.0) < scale
             if run.mean is not None:
                 run.mean.update(run.model)
             run.step += 1
             count = config.accumulate * config.batch_size * engine.world_size
             speed = count / (time.monotonic() - began)
-            yield Update(run.step, dict(zip(names, values, strict=True)), now, speed)
+            yield Update(run.step, told, now, speed, skipped)
             if stop:
                 return
 

@@ -10,13 +10,12 @@ from torch.utils.checkpoint import checkpoint
 
 from ...converters import families
 from ...converters.deeplab_v2 import DeepLabV2Config
-from ...converters.naming.deeplab_v2 import HEAD
 from ...converters.native import fresh_head
 from ...converters.weights import Weights
 from ...proto.errors import MismatchError
-from ..models.deeplab_v2 import DeepLabV2
 from ..models.load import Native, build
 from .config import TrainConfig
+from .sharding import blocks, local
 
 MSC_SCALES = (1.0, 0.75, 0.5)  # The authors' train.prototxt.
 
@@ -74,13 +73,15 @@ def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> Native:
     model = build(weights)
     if config.batch_norm == "sync" and world > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    last = families.of_config(weights.config).naming.head
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(HEAD) or not config.train_last)
+        if config.train_last and not name.startswith(last):
+            parameter.requires_grad_(False)
     if config.batch_norm in ("frozen", "statistics"):
         for norm in norms(model):
             norm.requires_grad_(False)
     if config.activation_checkpointing:
-        for block in _blocks(model):
+        for block in blocks(model):
             setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))  # noqa: B010
     if config.compile:
         model.compile()
@@ -102,14 +103,6 @@ def norms(model: nn.Module) -> Iterator[nn.Module]:
     return (module for module in model.modules() if isinstance(module, kinds))
 
 
-def _blocks(model: Native) -> Iterator[nn.Module]:
-    if not isinstance(model, DeepLabV2):
-        return  # A VGG's stages are few and not worth it.
-    body = model.backbone
-    for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
-        yield from stage.children()
-
-
 class RunningMean:
     """An exponential mean of a model's floating-point state."""
 
@@ -120,8 +113,7 @@ class RunningMean:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights after an update."""
-        now = dict(_floating(model))
-        torch._foreach_lerp_(list(self.state.values()), list(now.values()), 1 - self.decay)
+        torch._foreach_lerp_(local(self.state), local(dict(_floating(model))), 1 - self.decay)
 
 
 def _floating(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -17,6 +17,7 @@ from ..data.legend import VOID
 from ..data.loader import Batch, region
 from ..losses.criterion import Criterion
 from ..losses.registry import LOSSES, build_loss
+from ..models.inference import pixels
 from ..models.resampling import resize
 from .config import TrainConfig
 from .targets import matched
@@ -69,8 +70,6 @@ class Objective(nn.Module):
         self.criterion, self.numerics, self.classes = criterion, numerics, classes
         self.targets, self.channel, self.regularizer = targets, channel, regularizer
         self.world, self.total = world, total
-        mean = torch.tensor(numerics.mean).view(1, 3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
 
     @property
     def names(self) -> list[str]:
@@ -91,8 +90,8 @@ class Objective(nn.Module):
                 terms[name] = terms[name] + whole if name in terms else whole
         if self.regularizer is not None:
             scores = resize(outputs[-1].float(), labels.shape[-2:], self.numerics)
-            pixels = batch["image"] + self.mean
-            terms["densecrf"] = self.regularizer(pixels, scores.softmax(1), inside.float())
+            photos = pixels(batch["image"], self.numerics)
+            terms["densecrf"] = self.regularizer(photos, scores.softmax(1), inside.float())
         return terms
 
     def _share(self, name: str, truth: Tensor) -> Tensor | float:

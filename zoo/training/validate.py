@@ -1,30 +1,36 @@
 """mIoU while training: a run's weights as they are kept, judged as ``evaluate`` does."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...converters.weights import Weights
 from ..data.dataset import Dataset
 from ..data.images import read_mask, read_photo
 from ..evaluation.evaluate import Judge, Work, count_dataset
 from ..evaluation.metrics import Scores, scores
 from ..evaluation.paint import palette
+from ..models.load import Native, build
 from .log import Log
 from .loop import Run
+from .sharding import whole
 
 Ids = NDArray[np.uint8]
 
 
 def kept(run: Run) -> dict[str, Tensor]:
-    """Return the weights that a run is after: their running mean, where there is one."""
-    return run.mean.state if run.mean is not None else run.model.state_dict()
+    """Return the weights that a run is after: their running mean, where there is one.
+
+    All processes take part.
+    """
+    return whole(run.mean.state if run.mean is not None else run.model.state_dict())
 
 
-def validate(run: Run, dataset: Dataset, log: Log) -> Scores:
-    """Score the weights on all processes, and show the first samples in TensorBoard."""
+def validate(run: Run, start: Weights, dataset: Dataset, log: Log) -> Scores:
+    """Score the weights on all processes, and show the first samples in TensorBoard.
+
+    ``start`` is what the run's model was built of.
+    """
     wanted = run.objective.channel
     shown = {one.id: one for one in dataset.samples[: run.config.panels]}
     predicted: dict[str, Ids] = {}
@@ -33,12 +39,9 @@ def validate(run: Run, dataset: Dataset, log: Log) -> Scores:
         if name in shown:
             predicted[name] = ids
 
-    _share_statistics(run)
     judge = Judge(wanted, by_sign=wanted is not None, trimap=0, boundary=False, keep=keep)
-    with _as_kept(run):
-        counts = count_dataset(
-            run.model, dataset, judge=judge, work=Work(workers=run.config.workers)
-        )
+    work = Work(workers=run.config.workers, progress=log.judging)
+    counts = count_dataset(_copied(run, start), dataset, judge=judge, work=work)
     if log.board is not None:
         colours = palette(dataset.legend.colours)
         for name, ids in predicted.items():
@@ -49,23 +52,15 @@ def validate(run: Run, dataset: Dataset, log: Log) -> Scores:
     return scores(counts)
 
 
-def _share_statistics(run: Run) -> None:
-    """Give every process the first one's BatchNorm statistics, which are those that are saved."""
+def _copied(run: Run, start: Weights) -> Native:
+    """Return a net of the weights that are kept, whole and not compiled, on each process.
+
+    Each process has its own BatchNorm statistics; the first one's are those that are saved.
+    """
+    model = build(start)
+    model.load_state_dict(kept(run), strict=False)
     if run.engine.world_size > 1:
-        own = list(run.model.buffers())
+        own = list(model.buffers())
         for one, held in zip(own, run.engine.broadcast(own), strict=True):
             one.copy_(held)
-
-
-@contextmanager
-def _as_kept(run: Run) -> Iterator[None]:
-    """Put the running mean in the weights' place for a while."""
-    if run.mean is None:
-        yield
-        return
-    own = {name: one.clone() for name, one in run.model.state_dict().items()}
-    run.model.load_state_dict(run.mean.state, strict=False)
-    try:
-        yield
-    finally:
-        run.model.load_state_dict(own)
+    return model.to(run.engine.device)

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from ... import __version__
-from ...converters.files import replacing
+from ...converters.files import write_text
 from ...proto.errors import FormatError, UsageError, ZooError, listing
 from . import store
 from .download import Job, Received, download
@@ -100,17 +100,11 @@ def add(registry: Path, fields: dict[str, Any]) -> Entry:
             f"{registry}: its entries are not the last thing in the file, as a block; add the "
             f"entry by hand:\n{added}"
         )
-    taken = {name for entry in load_registry().entries.values() for name in entry_names(entry)}
-    taken |= {name for entry in before for name in entry_names(entry)}
+    known = (*load_registry().entries.values(), *before)
+    taken = {name for entry in known for name in entry.names}
     wrong = [f"{after[-1].name}: the name is taken"] if after[-1].name in taken else []
     wrong += [line for line in problems(after) if line.startswith(f"{after[-1].name}:")]
     if wrong:
         raise UsageError(f"{registry}: the entry would not be sound:\n{listing(wrong)}")
-    with replacing(registry) as temporary:
-        temporary.write_text(text, "utf-8")
+    write_text(registry, text)
     return read_entries(registry)[-1]
-
-
-def entry_names(entry: Entry) -> tuple[str, ...]:
-    """Return all names of an entry."""
-    return entry.name, *entry.aliases

@@ -15,7 +15,7 @@ class Event:
     """Something that happened to a file.
 
     ``kind`` is ``start``, ``progress``, ``retry``, ``source`` (on to the next one),
-    ``waiting``, ``mismatch``, ``unpacked``, ``cached``, ``done``, ``note`` or ``result``.
+    ``waiting``, ``mismatch``, ``cached``, ``done``, ``note`` or ``result``.
     """
 
     kind: str

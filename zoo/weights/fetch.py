@@ -127,12 +127,7 @@ def converted(entry: Entry, folder: Path, listen: Listener = silent) -> Path:
     if recipe is not None and recipe.convert == "native":
         return folder / recipe.weights
     root = store.cache_folder()
-    owner = entry.uses or entry.name
-    stamps = [
-        store.read_stamp(folder.parents[1], owner, name)
-        for one in entry.artifacts
-        for name in one.stored
-    ]
+    stamps = [store.read_stamp(folder.parents[1], entry.owner, name) for name in entry.filenames]
     made_of = [__version__, repr(recipe), entry.numerics]
     made_of += [stamp.digests["sha256"] if stamp else None for stamp in stamps]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
@@ -147,7 +142,7 @@ def converted(entry: Entry, folder: Path, listen: Listener = silent) -> Path:
 
 def _delivered(entry: Entry, folder: Path, dest: Path | None) -> Path:
     """Copy the files to where they are wanted; return the one to use, or their folder."""
-    names = [name for one in entry.artifacts for name in one.stored]
+    names = entry.filenames
     if dest is not None:
         with store.disk(dest):
             dest.mkdir(parents=True, exist_ok=True)

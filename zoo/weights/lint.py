@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from ...converters.numerics import PROFILES
 from ...proto.errors import UsageError
 from .names import unsafe
-from .schema import CHECKED_PREFIX, LENGTHS, STRONG, Artifact, Claim, Entry, claims
+from .schema import LENGTHS, Artifact, Claim, Entry, claims
 from .sources import resolve
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -50,11 +50,10 @@ def _of_entry(entry: Entry, names: set[str]) -> Iterator[str]:
         if not 0 < metric.miou <= 100:
             yield f"miou {metric.miou}, expected percent"
     if entry.recipe is not None:
-        files = {name for one in entry.artifacts for name in one.stored}
         for name in filter(None, (entry.recipe.weights, entry.recipe.prototxt)):
-            if name not in files:
+            if name not in entry.filenames:
                 yield f"the recipe's {name!r} is none of its files"
-    lowered = [name.lower() for one in entry.artifacts for name in one.stored]
+    lowered = [name.lower() for name in entry.filenames]
     for name in sorted({name for name in lowered if lowered.count(name) > 1}):
         yield f"two files are called {name!r}, as some systems see it"
 
@@ -82,8 +81,6 @@ def _of_claim(claim: Claim) -> Iterator[str]:
             yield f"prefix {digits!r} is not how its {claim.prefix.algorithm} begins"
         if "prefix" not in covered:
             yield "prefix without evidence"
-        if len(digits) < CHECKED_PREFIX and claim.state == "prefix":
-            yield f"a prefix of {len(digits)} digits proves nothing"
     for evidence in claim.evidence:
         unknown = set(evidence.covers) - {*LENGTHS, "prefix", "size", "content"}
         if unknown or not evidence.covers:
@@ -105,14 +102,13 @@ def _of_artifact(artifact: Artifact, registry: str, names: set[str]) -> Iterator
         yield f"same_as {artifact.same_as!r}, which is no entry"
     if not artifact.sources and not artifact.manual:
         yield "neither a source nor a page to get it from by hand"
-    pinned = any(name in artifact.claim.digests for name in STRONG)
     for source in artifact.sources:
         try:
             address = resolve(source.url, registry)
         except UsageError as error:
             yield str(error)
             continue
-        if urlsplit(address).scheme == "http" and not pinned:
+        if urlsplit(address).scheme == "http" and artifact.claim.state != "pinned":
             yield f"{source.url}: plain http without a sha256 or sha384 of the file"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ...converters.files import replacing
+from ...converters.files import write_text
 from ...proto.errors import FormatError, StorageError
 from .guard import guarded
 
@@ -78,5 +78,4 @@ def add_records(path: Path, new: Mapping[str, Record], guards: Path) -> None:
     with guarded(guards, f"lock-{path.resolve()}", wait=10):
         files = {**new, **read_lock(path)}
         text = {"version": VERSION, "files": {k: asdict(one) for k, one in files.items()}}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(text, indent=1, sort_keys=True) + "\n", "utf-8")
+        write_text(path, json.dumps(text, indent=1, sort_keys=True) + "\n")

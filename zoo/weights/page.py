@@ -3,29 +3,18 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ... import __version__
+from ..page import render as render_page
 from .recipe import obstacle
 from .schema import Entry
-
-TEMPLATE = "page.html.j2"
 
 
 def render(entries: Iterable[Entry]) -> str:
     """Return the page's HTML. Everything from the registry is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = [(entry, obstacle(entry)) for entry in entries]
     states = {state: sum(one.state == state for one, _ in rows) for state in _STATES}
-    return environment.get_template(TEMPLATE).render(
-        rows=rows, states=states, meaning=_STATES, version=__version__
-    )
+    template = Path(__file__).with_name("page.html.j2")
+    return render_page(template, {}, rows=rows, states=states, meaning=_STATES, version=__version__)
 
 
 _STATES = {

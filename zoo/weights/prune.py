@@ -21,21 +21,19 @@ def leftovers() -> Iterator[Path]:
 
 def entry_files(entry: Entry) -> Iterator[Path]:
     """Yield all that the store holds of an entry, blobs included."""
-    root, owner = store.cache_folder(), entry.uses or entry.name
-    for artifact in entry.artifacts:
-        for filename in artifact.stored:
-            stamp = store.read_stamp(root, owner, filename)
-            path = store.file_of(root, owner, filename)
-            if path.exists():
-                yield path
-            if stamp is not None:
-                blob = store.blob_of(root, stamp.digests["sha256"])
-                if blob.exists() and blob.stat().st_nlink <= 2:
-                    yield blob
-    for folder in ("stamps", "converted"):
-        name = entry.name if folder == "converted" else owner
-        if (root / folder / name).exists():
-            yield root / folder / name
+    root, owner = store.cache_folder(), entry.owner
+    for filename in entry.filenames:
+        stamp = store.read_stamp(root, owner, filename)
+        path = store.file_of(root, owner, filename)
+        if path.exists():
+            yield path
+        if stamp is not None:
+            blob = store.blob_of(root, stamp.digests["sha256"])
+            if blob.exists() and blob.stat().st_nlink <= 2:
+                yield blob
+    for folder in (root / "stamps" / owner, root / "converted" / entry.name):
+        if folder.exists():
+            yield folder
 
 
 def remove(path: Path, *, dry_run: bool = False) -> int:

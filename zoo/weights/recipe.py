@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from ...converters.naming import deeplab_v2, largefov
+from ...converters.naming import deeplab_v2, deeplab_v3, largefov
 from ...proto.errors import MismatchError
 from .schema import Entry
 
 # What a state dict's layout may be. The tables of names are light; the families import numpy.
-LAYOUTS = frozenset((*deeplab_v2.NAMING.layouts, *largefov.NAMING.layouts))
+LAYOUTS = frozenset(
+    layout for family in (deeplab_v2, deeplab_v3, largefov) for layout in family.NAMING.layouts
+)
 
 # Networks that are native models here. An issue that adds one adds its row.
 NATIVE = (
@@ -15,6 +17,18 @@ NATIVE = (
     ("deeplab_v2", "vgg16"),
     ("deeplab_largefov", "vgg16"),
     ("deeplab_msc_largefov", "vgg16"),
+    ("deeplab_v3", "resnet50"),
+    ("deeplab_v3", "resnet101"),
+    ("deeplab_v3", "mobilenet_v2"),
+    ("deeplab_v3", "mobilenet_v3_large"),
+    ("deeplab_v3", "resnetd50b"),
+    ("deeplab_v3", "resnetd101b"),
+    ("deeplab_v3", "resnetd152b"),
+    ("deeplab_v3plus", "resnet50"),
+    ("deeplab_v3plus", "resnet101"),
+    ("deeplab_v3plus", "mobilenet_v2"),
+    ("deeplab_v3plus", "drn_d_54"),
+    ("deeplab_v3plus", "xception65"),
 )
 
 

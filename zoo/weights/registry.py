@@ -58,7 +58,7 @@ def assemble(entries: Iterable[Entry]) -> Registry:
     aliases: dict[str, str] = {}
     problems = []
     for entry in entries:
-        for name in (entry.name, *entry.aliases):
+        for name in entry.names:
             known = named.get(aliases.get(name, name))
             if known is not None:
                 problems.append(f"{name}: in {entry.place} and in {known.place}")

@@ -234,6 +234,21 @@ class Entry:
     place: str = ""  # Set by the registry: the file that holds the entry.
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All that it is called."""
+        return self.name, *self.aliases
+
+    @property
+    def owner(self) -> str:
+        """The name of the entry whose files these are."""
+        return self.uses or self.name
+
+    @property
+    def filenames(self) -> tuple[str, ...]:
+        """What it leaves on the disk."""
+        return tuple(name for one in self.artifacts for name in one.stored)
+
+    @property
     def state(self) -> State:
         """That of the artifact that is known least."""
         return max((one.state for one in self.artifacts), key=STATES.index, default="unverified")

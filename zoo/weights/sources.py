@@ -27,8 +27,8 @@ def resolve(url: str, registry: str = "") -> str:
     parts = urlsplit(url)
     if parts.scheme == "hf":
         return _hugging_face(url)
-    if parts.hostname == "drive.google.com" and "id" in parse_qs(parts.query):
-        query = parse_qs(parts.query)
+    query = parse_qs(parts.query)
+    if parts.hostname == "drive.google.com" and "id" in query:
         known = [(key, query[key][0]) for key in ("id", "resourcekey") if key in query]
         return f"{DRIVE}?{urlencode([*known, ('export', 'download')])}"
     if parts.scheme in ("https", "http", "file"):

@@ -61,18 +61,15 @@ def claim(folder: Path, key: str) -> Partial:
     folder.mkdir(parents=True, exist_ok=True)
     found = sorted(folder.glob(f"{key}.*.partial*"), key=_size, reverse=True)
     for orphan in found:
-        identity = orphan.name.split(".")[1]
-        free = folder / f"{key}.{identity}.partial"
-        mine = Partial(free.with_name(f"{free.name}.{_host()}.{os.getpid()}"), free)
+        mine = _owned(folder, key, orphan.name.split(".")[1])
         with suppress(FileNotFoundError):  # Another process was quicker.
-            if orphan == free or _owner_is_dead(orphan):
+            if orphan == mine.free or _owner_is_dead(orphan):
                 orphan.rename(mine.path)
                 return mine
             if _is_foreign(orphan) and _silence(orphan) > SILENCE:
                 # Its writer may come back from a sleep: it must not write into our file.
                 return _copied(orphan, folder, key)
-    free = folder / f"{key}.{uuid.uuid4().hex}.partial"
-    mine = Partial(free.with_name(f"{free.name}.{_host()}.{os.getpid()}"), free)
+    mine = _owned(folder, key, uuid.uuid4().hex)
     mine.path.touch()
     return mine
 
@@ -95,13 +92,18 @@ def leftovers(folder: Path) -> list[Path]:
     return free + [one for one in folder.glob("*.json") if one.name.split(".")[1] not in held]
 
 
+def _owned(folder: Path, key: str, identity: str) -> Partial:
+    """Return a download under the names that it has while this process works on it."""
+    free = folder / f"{key}.{identity}.partial"
+    return Partial(free.with_name(f"{free.name}.{_host()}.{os.getpid()}"), free)
+
+
 def _copied(orphan: Path, folder: Path, key: str) -> Partial:
-    free = folder / f"{key}.{uuid.uuid4().hex}.partial"
-    mine = Partial(free.with_name(f"{free.name}.{_host()}.{os.getpid()}"), free)
+    mine = _owned(folder, key, uuid.uuid4().hex)
     shutil.copyfile(orphan, mine.path)
     about = orphan.with_name(".".join(orphan.name.split(".")[:2]) + ".json")
     with suppress(FileNotFoundError):
-        about.rename(free.with_suffix(".json"))
+        about.rename(mine.free.with_suffix(".json"))
     orphan.unlink(missing_ok=True)
     return mine
 

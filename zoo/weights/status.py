@@ -9,24 +9,21 @@ from .schema import Entry
 
 def state_of(entry: Entry, lock: Mapping[str, Record]) -> str:
     """Return an entry's state; less than pinned is ``locked`` if the lock has all its files."""
-    owner = entry.uses or entry.name
-    files = [f"{owner}/{name}" for one in entry.artifacts for name in one.stored]
+    files = [f"{entry.owner}/{name}" for name in entry.filenames]
     return "locked" if entry.state != "pinned" and set(files) <= set(lock) else entry.state
 
 
 def is_cached(entry: Entry) -> bool:
     """Tell whether all files of an entry are in one store, as they were when they came."""
-    owner = entry.uses or entry.name
-    names = [name for one in entry.artifacts for name in one.stored]
     return any(
-        all(store.find(root, owner, name) is not None for name in names)
+        all(store.find(root, entry.owner, name) is not None for name in entry.filenames)
         for root in (*store.extra_roots(), store.cache_folder())
     )
 
 
 def matches(entry: Entry, words: Iterable[str]) -> bool:
     """Tell whether every word occurs in what an entry is called and about."""
-    about = [entry.name, *entry.aliases, entry.description, entry.kind, entry.numerics or ""]
+    about = [*entry.names, entry.description, entry.kind, entry.numerics or ""]
     if entry.arch:
         about += [entry.arch.family, entry.arch.backbone]
     if entry.trained_on:

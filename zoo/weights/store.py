@@ -5,6 +5,7 @@
     stamps/<entry>/<file>.json digests, origin, and the file's size, time and inode
     staging/                   downloads under way, on the same file system
     quarantine/                bytes that were not the promised ones
+    guards/                    locks of processes that fetch the same
     converted/<entry>/         models made of the files
 
 A stamp whose size, time and inode are still the file's saves hashing it again.
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ...converters.files import CHUNK, replacing
+from ...converters.files import CHUNK, write_text
 from ...proto.errors import StorageError
 
 VARIABLE = "DEEPLAB_ZOO_CACHE"
@@ -139,8 +140,7 @@ def restamp(root: Path, owner: str, stamp: Stamp) -> None:
     known = replace(stamp, identity=identity(file_of(root, owner, stamp.filename)))
     with disk(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(place) as temporary:
-        temporary.write_text(json.dumps(asdict(known)), "utf-8")
+    write_text(place, json.dumps(asdict(known)))
 
 
 def link(blob: Path, path: Path, *, hard: bool = True) -> None:

@@ -21,7 +21,7 @@ class Checked(NamedTuple):
 
 def verify_entry(entry: Entry) -> Iterator[Checked]:
     """Hash the stored files of an entry; what is wrong goes to quarantine."""
-    owner, root = entry.uses or entry.name, store.cache_folder()
+    owner, root = entry.owner, store.cache_folder()
     locked = read_lock(lock_path())
     for artifact in entry.artifacts:
         for filename, (claim, archive) in artifact.stored.items():

@@ -59,20 +59,15 @@ class Work:
     stop: Stop
 
     @property
-    def owner(self) -> str:
-        """Name the entry whose files these are."""
-        return self.entry.uses or self.entry.name
-
-    @property
     def folder(self) -> Path:
         """Say where its files lie."""
-        return self.root / "files" / self.owner
+        return self.root / "files" / self.entry.owner
 
     @property
     def records(self) -> dict[str, Record]:
         """Return the locked records of its files, by file name."""
         known = read_lock(self.options.lock)
-        names = {name: f"{self.owner}/{name}" for name in self.artifact.stored}
+        names = {name: f"{self.entry.owner}/{name}" for name in self.artifact.stored}
         return {name: known[key] for name, key in names.items() if key in known}
 
     def tell(self, kind: str, file: str, **detail: object) -> None:
@@ -88,7 +83,7 @@ class Work:
             if stamp is None:
                 return False
             try:
-                place = f"{self.owner}/{filename}"
+                place = f"{self.entry.owner}/{filename}"
                 verdict = judge(place, stamp, claim, archive, records.get(filename))
             except IntegrityError as error:
                 return self._reject(filename, str(error))
@@ -102,10 +97,10 @@ class Work:
     def _known(self, filename: str, claim: Claim) -> Stamp | None:
         """Return what a stored file is, hashing it again where its stamp does not tell."""
         path = self.folder / filename
-        stamp = store.find(self.root, self.owner, filename)
+        stamp = store.find(self.root, self.entry.owner, filename)
         if stamp is not None and set(claim.algorithms) <= set(stamp.digests):
             return stamp
-        old = store.read_stamp(self.root, self.owner, filename)
+        old = store.read_stamp(self.root, self.entry.owner, filename)
         if old is None or not path.exists():
             return None
         digests = store.digests_of(path, claim.algorithms)
@@ -114,7 +109,7 @@ class Work:
             return None
         fresh = replace(old, size=store.size_of(path), digests=digests)
         if os.access(self.root, os.W_OK):
-            store.restamp(self.root, self.owner, fresh)
+            store.restamp(self.root, self.entry.owner, fresh)
         return fresh
 
     def _reject(self, filename: str, reason: str) -> bool:
@@ -141,7 +136,7 @@ class Work:
             tool_version=__version__,
             state_at_lock=verdict.state,
         )
-        key = f"{self.owner}/{stamp.filename}"
+        key = f"{self.entry.owner}/{stamp.filename}"
         add_records(self.options.lock, {key: record}, self.root / "guards")
         self.tell(
             kind,
@@ -156,7 +151,7 @@ class Work:
     def bring(self) -> None:
         """Get it: one process at a time, if the file system knows how."""
         name = self.artifact.filename
-        key = f"{self.owner}/{name}"
+        key = f"{self.entry.owner}/{name}"
         wait = self.options.guard_wait
         waiting = partial(self.tell, "waiting", name)
         with guarded(self.root / "guards", key, wait, waiting):
@@ -174,20 +169,21 @@ class Work:
                 f"{self.entry.name}: its licence ({licence.spdx} {licence.url}) must be "
                 "accepted first: read it, then --accept-license."
             )
-        if options.offline and not (local := tuple(one for one in urls if "file:" in one[:5])):
-            raise OfflineError(
-                f"{self.entry.name}: not here (expected at "
-                f"{self.folder / next(iter(artifact.stored))}), and this is offline mode. "
-                f"{self._by_hand(urls)}"
-            )
-        urls = local if options.offline else urls
+        if options.offline:
+            known, urls = urls, tuple(one for one in urls if one.startswith("file:"))
+            if not urls:
+                raise OfflineError(
+                    f"{self.entry.name}: not here (expected at "
+                    f"{self.folder / next(iter(artifact.stored))}), and this is offline mode. "
+                    f"{self._by_hand(known)}"
+                )
         if not urls:
             raise NetworkError(f"{self.entry.name}: no address to fetch it from. {self._by_hand()}")
         claim = artifact.claim
         if recorded and artifact.archive is None and claim.state != "pinned":
-            known = records[artifact.filename]
+            locked = records[artifact.filename]
             claim = replace(
-                claim, size=known.size, digests={**claim.digests, "sha256": known.sha256}
+                claim, size=locked.size, digests={**claim.digests, "sha256": locked.sha256}
             )
         with store.disk(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -219,7 +215,7 @@ class Work:
                 raise UsageError(f"{brought}: expected the folder that has {names}.")
             return (path.resolve().as_uri(),)
         mirrors = [
-            f"{one.rstrip('/')}/{self.owner}/{quote(artifact.filename)}"
+            f"{one.rstrip('/')}/{self.entry.owner}/{quote(artifact.filename)}"
             for one in self.options.mirrors
         ]
         ordered = sorted(artifact.sources, key=lambda one: one.dead is not None)
@@ -269,10 +265,10 @@ class Work:
         verdicts = []
         for _, stamp in files:
             claim, archive = self.artifact.stored[stamp.filename]
-            place = f"{self.owner}/{stamp.filename}"
+            place = f"{self.entry.owner}/{stamp.filename}"
             verdicts.append(judge(place, stamp, claim, archive, records.get(stamp.filename)))
         for (path, stamp), verdict in zip(files, verdicts, strict=True):
-            store.publish(self.root, self.owner, path, stamp)
+            store.publish(self.root, self.entry.owner, path, stamp)
             self._settle(stamp, verdict, "done")
 
 

@@ -70,6 +70,8 @@ def test_a_graph_is_no_native_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_that_is_not_there_is_named() -> None:
     with pytest.raises(ZooError, match="device 'nonsense'"), together("nonsense"):
         pass
+    with together("auto") as device:
+        assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     if not torch.cuda.is_available():
         with pytest.raises(ZooError, match="device 'cuda'"), together("cuda"):
             pass

@@ -103,9 +103,11 @@ def test_the_page_opens_without_errors_and_says_what_the_json_says(
     ]
     assert [row[1] for row in rows] == read["classes"]
     assert [row[2] for row in rows] == [f"{one:.2%}" for one in read["scores"]["iou"]]
-    assert [int(row[5]) for row in rows] == [sum(row) for row in read["confusion"]]
+    assert [int(row[5].replace(",", "")) for row in rows] == [sum(row) for row in read["confusion"]]
     cells = browser.find_elements("css selector", ".matrix tbody td")
-    pixels = [int(one.get_attribute("title").split(": ")[1].split()[0]) for one in cells]
+    pixels = [
+        int(one.get_attribute("title").split(": ")[1].split()[0].replace(",", "")) for one in cells
+    ]
     assert pixels == [cell for row in read["confusion"] for cell in row]
     bars = browser.find_elements("css selector", ".bar")
     widths = [bar.find_element("tag name", "i").size["width"] / bar.size["width"] for bar in bars]

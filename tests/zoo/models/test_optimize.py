@@ -24,12 +24,14 @@ from deeplab_zoo import (
 )
 from deeplab_zoo.cli.main import cli
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.converters.deeplab_v3 import DeepLabV3Config
 from deeplab_zoo.converters.largefov import LargeFOVConfig
 from deeplab_zoo.converters.numerics import PROFILES
 from deeplab_zoo.proto.errors import UsageError
 from deeplab_zoo.zoo.data.images import read_photo
 from deeplab_zoo.zoo.evaluation.protocol import Protocol
 from deeplab_zoo.zoo.models.deeplab_v2 import DeepLabV2
+from deeplab_zoo.zoo.models.deeplab_v3 import DeepLabV3
 from deeplab_zoo.zoo.models.inference import prepare
 from deeplab_zoo.zoo.models.largefov import LargeFOV
 from deeplab_zoo.zoo.models.optimize import Narrow, folded, optimized, quickest
@@ -103,6 +105,31 @@ def test_every_native_model_scores_the_same(
     assert not any(isinstance(part, nn.BatchNorm2d) for part in whole.modules())
     assert apart(narrow(image), whole(image)) > 1e-4, "nothing was rounded"
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DeepLabV3Config(5, backbone="resnet101", width=1 / 16),
+        DeepLabV3Config(5, "tensorflow", "xception65", width=1 / 16),
+        DeepLabV3Config(
+            5, "torchvision", "mobilenet_v3_large", False, 16, (12, 24, 36), True, width=1 / 8
+        ),
+    ],
+    ids=lambda one: one.backbone,
+)
+def test_deeplab_v3_scores_the_same(config: DeepLabV3Config, image: Tensor) -> None:
+    model = drawn(DeepLabV3(config))
+    left = [
+        name
+        for name, part in folded(model).named_modules()
+        if isinstance(part, nn.BatchNorm2d) and not name.startswith("auxiliary.")
+    ]
+    assert not left
+    with torch.inference_mode():
+        expected = model(image)
+        assert apart(optimized(model, CPU, precision="fp32")(image), expected) < FP32
+        assert apart(optimized(model, CPU, precision="bf16")(image), expected) < BF16
 
 
 def test_only_what_another_convolution_reads_is_handed_on_narrow(

@@ -19,6 +19,8 @@ from deeplab_zoo.converters.kinds import Kind
 from deeplab_zoo.converters.native import to_native
 from deeplab_zoo.converters.numerics import CAFFE_V2, TF_SLIM
 from deeplab_zoo.converters.write_caffe import deploy_net, filled
+from deeplab_zoo.proto.checkpoint import open_checkpoint
+from deeplab_zoo.proto.checkpoint_write import write_v1
 from deeplab_zoo.proto.errors import (
     FormatError,
     MismatchError,
@@ -92,12 +94,28 @@ def test_tensorflow_itself_gives_the_blobs_of_a_converted_checkpoint(
     assert report.weights.tensors == report.weights.equal > 100
 
 
+def test_all_shards_of_a_checkpoint_of_the_old_format_are_one_reference(
+    tmp_path: Path, tiny_config: DeepLabV2Config
+) -> None:
+    pytest.importorskip("tensorflow")
+    model = seeded(tiny_config, tmp_path)
+    deeplab_zoo.export(model, tmp_path / "model.ckpt", to="tf")
+    values = {name: one.read() for name, one in open_checkpoint(tmp_path / "model.ckpt").items()}
+    names = list(values)
+    for index in range(2):
+        with (tmp_path / f"old-0000{index}-of-00002").open("wb") as file:
+            write_v1({name: values[name] for name in names[index::2]}, file)
+    report = deeplab_zoo.parity(model, tmp_path / "old", sizes=[(65, 97)], exact=False)
+    assert report.passed, report.verdict
+    assert report.engine.startswith("TensorFlow 2.")
+
+
 def test_a_checkpoint_of_another_network_is_named(
     tmp_path: Path, caffe_files: tuple[Path, Path]
 ) -> None:
     pytest.importorskip("tensorflow")
     original = replace(
-        open_original(caffe_files), kind=Kind.CHECKPOINT, files=(tmp_path / "none.index",)
+        open_original(caffe_files), kind=Kind.CHECKPOINT, checkpoint=tmp_path / "none"
     )
     with pytest.raises(MismatchError, match="none: TensorFlow cannot read it"):
         choose(original, "tensorflow", (1.0,))

@@ -1,5 +1,6 @@
 """What a config takes, refuses and says."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import yaml
 
 from deeplab_zoo.proto.errors import FormatError, UsageError
+from deeplab_zoo.zoo.data.augment import AUGMENTATIONS
+from deeplab_zoo.zoo.losses.registry import LOSSES
 from deeplab_zoo.zoo.training.config import (
     KEYS,
     TrainConfig,
@@ -75,3 +78,11 @@ def test_every_key_has_help_and_a_heading() -> None:
         assert key.metadata["help"].endswith("."), key.name
         assert key.metadata["group"] in {"Data", "Loss", "Model", "Solver", "Engine", "Output"}
     assert len(KEYS) == len(fields(TrainConfig))
+
+
+def test_the_help_names_every_loss_and_augmentation() -> None:
+    said = KEYS["loss"].metadata["help"].partition("with --binary")
+    for name, row in LOSSES.items():
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", said[2 if row.binary else 0]), name
+    for name in AUGMENTATIONS:
+        assert name in KEYS["augmentation"].metadata["help"]

@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import deeplab_zoo
 from deeplab_zoo.converters import weights as weights_file
 from deeplab_zoo.proto.errors import MismatchError, StorageError, UsageError, ZooError
-from deeplab_zoo.zoo.training import checkpoints
+from deeplab_zoo.zoo.training import checkpoints, engine, job
 from deeplab_zoo.zoo.training.config import TrainConfig, from_mapping, read_yaml
 from deeplab_zoo.zoo.training.job import finetune
 
@@ -50,6 +52,19 @@ def test_a_run_leaves_weights_that_load_its_config_and_its_log(
     assert float(last["miou"]) == pytest.approx(result.miou, abs=1e-6)
     assert result.best >= result.miou > 0
     assert not same(weights, tmp_path / "run" / "model.safetensors")
+
+
+def test_a_person_sees_the_scan_and_the_bar(
+    weights: Path, config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[tuple[int, int]] = []
+    way = config(steps=2, val_samples=2)
+    finetune(weights, way, tmp_path / "run", progress=lambda *now: told.append(now), bar=True)
+    assert told == [(one, 6) for one in range(1, 7)] + [(1, 2), (2, 2)]
+    shown = capsys.readouterr().err
+    assert "step 2: mIoU" in shown
+    assert "2/2" in shown
+    assert "validated 2 of 2" in shown
 
 
 def test_training_lowers_the_loss_and_raises_the_miou(
@@ -298,8 +313,6 @@ def test_accumulated_batches_are_one_update_of_their_mean(
 def test_bad_samples_are_named_or_left_out_and_counted(
     weights: Path, config: Make, tmp_path: Path, shapes: Path
 ) -> None:
-    import shutil
-
     folder = tmp_path / "data"
     shutil.copytree(shapes, folder)
     (folder / "images" / "shape002.png").write_bytes(b"not a picture")
@@ -330,8 +343,21 @@ def test_one_list_for_both_is_refused(weights: Path, config: Make, tmp_path: Pat
         ({"device": "tpu"}, "expected auto, cpu or cuda"),
         ({"precision": "fp16", "device": "cpu"}, "on the CPU expected 32 or bf16"),
         ({"data": ""}, "no folder or list to train on"),
+        ({"loss": "lovas", "data": "none"}, "loss: 'lovas', expected one of ce"),
+        ({"loss": "hinge", "data": "none"}, "go with --binary CLASS"),
+        ({"augmentation": "cafe", "data": "none"}, "augmentation 'cafe' is unknown"),
         ({"binary": "disk"}, "Did you mean 'disc'"),
-        ({"batch_norm": "sync", "devices": 2, "device": "cpu"}, "GPUs only"),
+        (
+            {
+                "batch_norm": "sync",
+                "devices": 2,
+                "device": "cpu",
+                "strategy": "fsdp",
+                "compile": True,
+                "precision": "fp16",
+            },
+            r"(?s)GPUs only.*on the CPU expected.*with strategy fsdp.*does not go with strategy fsdp",
+        ),
     ],
     ids=lambda way: str(way),
 )
@@ -341,6 +367,33 @@ def test_what_cannot_be_is_refused_before_training(
     with pytest.raises(ZooError, match=complaint):
         finetune(weights, config(**way), tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []  # So that the next try is not refused.
+
+
+def test_processes_that_torchrun_started_for_nothing_are_refused(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="2 x 1, but torchrun started 4 processes"):
+        finetune(weights, config(devices=2, device="cpu"), tmp_path / "run")
+
+
+def test_more_devices_than_there_are_are_refused(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    with pytest.raises(UsageError, match="devices: 4, this machine has 3"):
+        finetune(weights, config(devices=4), tmp_path / "run")
+
+
+def test_machines_that_see_other_checkpoints_do_not_go_on(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune(weights, config(steps=3, val_split=""), tmp_path / "run")
+    monkeypatch.setattr(engine.Solo, "broadcast", lambda _, obj: 1 if obj == 2 else obj)
+    (tmp_path / "run" / "step-00000003.pt").unlink()
+    with pytest.raises(UsageError, match="the checkpoint of update 2, the first one that of 1"):
+        finetune(weights, config(steps=3, val_split=""), tmp_path / "run", resume="auto")
 
 
 def test_one_logit_is_enough_for_one_class(weights: Path, config: Make, tmp_path: Path) -> None:
@@ -375,3 +428,48 @@ def test_dropout_is_a_function_of_the_step_so_a_vgg_goes_on_to_the_same_bits(
     assert same(tmp_path / "whole" / "model.safetensors", tmp_path / "cut" / "model.safetensors")
     with pytest.raises(MismatchError, match="msc: DeepLab v2 has several scales"):
         finetune(make_vgg(), config(msc=True), tmp_path / "msc")
+
+
+def test_a_deterministic_run_asks_torch_for_it_and_changes_no_value_on_the_cpu(
+    weights: Path, config: Make, tmp_path: Path
+) -> None:
+    way = {"steps": 2, "loss": "ce+lovasz", "val_split": ""}
+    finetune(weights, config(**way), tmp_path / "free")
+    try:
+        finetune(weights, config(**way, deterministic=True), tmp_path / "bound")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert same(tmp_path / "free" / "model.safetensors", tmp_path / "bound" / "model.safetensors")
+
+
+def test_half_precision_skips_updates_that_overflow_and_goes_on_with_its_scale(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU but for the device: a scale this large overflows in the first updates.
+    fabric = pytest.importorskip("lightning.fabric")
+    plugins = pytest.importorskip("lightning.fabric.plugins")
+
+    def halves(_: TrainConfig) -> engine.Engine:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18)
+        halved = plugins.MixedPrecision("16-mixed", "cpu", scaler)
+        made = fabric.Fabric(accelerator="cpu", plugins=halved)
+        made.launch()
+        return made
+
+    monkeypatch.setattr(job, "make_engine", halves)
+    way = config(precision="fp16", clip=1.0, keep=0, val_split="", save_every=1, steps=10)
+    said: list[str] = []
+    finetune(weights, way, tmp_path / "whole", show=said.append)
+    assert "step 1: skipped, its gradients overflow in half precision" in said
+    saved = {step: checkpoints.read(tmp_path / "whole" / f"step-{step:08d}.pt") for step in (1, 10)}
+    assert saved[1].precision["scale"] == 2.0**17
+    assert same(weights, tmp_path / "whole" / "step-00000001.safetensors")
+    assert saved[10].precision["scale"] < 2.0**17
+    assert not same(weights, tmp_path / "whole" / "model.safetensors")
+    (tmp_path / "cut").mkdir()
+    for suffix in ("pt", "safetensors"):
+        shutil.copy(tmp_path / "whole" / f"step-00000008.{suffix}", tmp_path / "cut")
+    finetune(weights, way, tmp_path / "cut", resume="auto")
+    assert same(tmp_path / "whole" / "model.safetensors", tmp_path / "cut" / "model.safetensors")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deeplab_zoo.converters.naming.deeplab_v2 import LAYOUTS
+from deeplab_zoo.converters.families import LAYOUTS
 from deeplab_zoo.proto.errors import FormatError, UsageError, ZooError
 from deeplab_zoo.zoo.weights.lint import problems
 from deeplab_zoo.zoo.weights.parse import parse
@@ -59,7 +59,11 @@ def test_what_can_be_loaded_follows_from_recipe_and_family() -> None:
     entries = load_registry().entries.values()
     reasons = {entry.name: obstacle(entry) for entry in entries}
     assert reasons["deeplabv2-resnet101-voc"] is None
-    assert "deeplab_v3 resnet101" in str(reasons["torchvision-deeplabv3-resnet101-coco"])
+    assert reasons["rloss-mobilenet-voc-scribble"] is None
+    assert reasons["jfzhang95-deeplabv3plus-drn-voc"] is None
+    programs = ("torchvision-", "mmseg-", "pytorchcv-", "tf-deeplab")
+    assert not any(reason for name, reason in reasons.items() if name.startswith(programs))
+    assert "vgg vgg16" in str(reasons["vgg16-imagenet-caffe"])
     assert "adaptsegnet-multi" in str(reasons["adaptsegnet-deeplabv2-resnet101-gta2cityscapes"])
     assert "dataset" in str(reasons["sbd"])
     for entry in entries:

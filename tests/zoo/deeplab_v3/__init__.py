@@ -1,0 +1,1 @@
+"""DeepLab v3 and v3+ of torchvision, OpenMMLab and pytorchcv."""

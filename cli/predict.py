@@ -71,10 +71,10 @@ def predict(
     with together(device) as where:
         rank, world = place()
         mine = found[rank::world]
-        network = open_network(model, where, numerics, evaluate_as)
+        work = work_of(scoring, counter("segmented"))
+        network = open_network(model, where, numerics, evaluate_as, work.optimize, work.precision)
         done = job.predict(
-            network, mine, Path(output), protocol_of(scoring),
-            work_of(scoring, counter("segmented")),
+            network, mine, Path(output), protocol_of(scoring), work,
             kinds=kinds, legend=job.legend_for(network.config.classes, classes),
             reach=reach, overwrite=overwrite, skip_bad=skip_bad,
         )  # fmt: skip

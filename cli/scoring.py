@@ -21,7 +21,9 @@ class Scoring(TypedDict):
     overlap: float
     crf: bool
     crf_parameters: dict[str, float]
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16"] | None
+    optimize: bool
+    compile: bool
     batch_size: int
 
 
@@ -68,8 +70,10 @@ OPTIONS = (
     click.option("--evaluate-as", metavar="PROFILE",
                  help="Run the weights under another profile than their own."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32",
-                 show_default=True, help="Of the network's arithmetic."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]),
+                 help="Of the network's arithmetic; fp32, or with --optimize the quicker one."),
+    click.option("--optimize", is_flag=True, help="Fold and lay out the network for inference."),
+    click.option("--compile", is_flag=True, help="And compile it: pays off over many images."),
     click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True,
                  help="Neighbours of one size that are scored together."),
 )  # fmt: skip
@@ -104,4 +108,7 @@ def work_of(
     """Return how the options want the work done."""
     from ..zoo.evaluation.evaluate import Work
 
-    return Work(scoring["precision"], scoring["batch_size"], workers, progress)
+    optimize: Literal["inference", "compiled"] | None = None
+    if scoring["optimize"] or scoring["compile"]:
+        optimize = "compiled" if scoring["compile"] else "inference"
+    return Work(scoring["precision"], scoring["batch_size"], workers, progress, optimize)

@@ -7,7 +7,6 @@ images and add up their counts, so each gets what one alone would.
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +17,12 @@ from ... import __version__
 from ...proto.errors import MismatchError, UsageError, listing
 from ..data.dataset import Dataset
 from ..data.loader import Batch, evaluation_loader
+from ..models.optimize import Optimize, Precision
 from .metrics import Counts, Scores, count, gather, scores, total
 from .network import Network
 from .protocol import Protocol, decide, describe, score, scoring
 from .published import Published
 
-Precision = Literal["fp32", "bf16"]
 TRIMAP = 10  # Pixels around a boundary.
 
 
@@ -122,20 +121,23 @@ class Work:
     Attributes
     ----------
     precision
-        Of the network's arithmetic.
+        Of the network's arithmetic; None is fp32, or the quicker one of an optimised network.
     batch_size
         Images of equal size that follow each other are scored together, up to so many.
     workers
         Processes that decode; 0 decodes in this one.
     progress
         Is told how many images of how many this process has done.
+    optimize
+        See `load`; for who opens the network.
 
     """
 
-    precision: Precision = "fp32"
+    precision: Precision | None = None
     batch_size: int = 1
     workers: int = 0
     progress: Callable[[int, int], None] | None = None
+    optimize: Optimize | None = None
 
 
 def count_dataset(
@@ -238,7 +240,7 @@ def evaluate(
         foreign=False,
         protocol=protocol,
         protocol_text=describe(protocol, model.numerics, getattr(model.config, "scales", (1.0,))),
-        precision=work.precision,
+        precision=getattr(model, "precision", work.precision or "fp32"),
         trimap=judge.trimap,
         scores=scores(counts),
         confusion=tuple(map(tuple, counts.confusion.tolist())),

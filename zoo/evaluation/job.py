@@ -103,7 +103,9 @@ def evaluate_files(
     points = []
     for number, ((path, entry), own) in enumerate(zip(files.items(), places, strict=True), 1):
         say(f"{path}" + (f" ({number} of {len(files)})" if len(files) > 1 else ""))
-        model = open_network(str(path), device, numerics, evaluate_as)
+        model = open_network(
+            str(path), device, numerics, evaluate_as, work.optimize, work.precision
+        )
         fitted = fitting(judge, model.config.classes)
         if not judging:
             count_dataset(model, dataset, protocol, fitted, work)

@@ -10,6 +10,7 @@ from ...converters.graph.engine import Graph
 from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
 from ..models.load import load
+from ..models.optimize import Optimize, Precision
 
 
 class Sizes(Protocol):
@@ -42,9 +43,16 @@ class Network(Protocol):
 
 
 def open_network(
-    name: str, device: torch.device, numerics: str | None = None, evaluate_as: str | None = None
+    name: str,
+    device: torch.device,
+    numerics: str | None = None,
+    evaluate_as: str | None = None,
+    optimize: Optimize | None = None,
+    precision: Precision | None = None,
 ) -> Network:
     """Load a file, or an entry of the registry, on a device; see `load`.
+
+    Only an optimised network has a precision of its own; others have that of their run.
 
     Raises
     ------
@@ -52,7 +60,12 @@ def open_network(
         It is a graph, whose inputs and scores nobody has described.
 
     """
-    model = load(name, numerics=numerics, evaluate_as=evaluate_as)
+    if optimize:
+        return load(
+            name, numerics=numerics, evaluate_as=evaluate_as, device=device, optimize=optimize,
+            precision=precision,
+        )  # fmt: skip
+    model = load(name, numerics=numerics, evaluate_as=evaluate_as, device=device)
     if isinstance(model, Graph):
         raise UsageError(f"{name}: is a graph without a numerics profile, expected a native model.")
-    return model.to(device)
+    return model

@@ -17,6 +17,7 @@ from torch.nn import functional
 from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
 from ..models.inference import padded_size, pixels
+from ..models.optimize import Precision
 from ..models.resampling import resize, scaled
 from .network import Network
 
@@ -126,7 +127,7 @@ def describe(protocol: Protocol, numerics: Numerics, within: Sequence[float] = (
 
 
 @contextmanager
-def scoring(model: Network, precision: Literal["fp32", "bf16"] = "fp32") -> Iterator[torch.device]:
+def scoring(model: Network, precision: Precision | None = None) -> Iterator[torch.device]:
     """Have the model in eval mode, without gradients, until the block ends; give its device.
 
     Then each of its parts is in the mode it was in: frozen batch norms stay frozen.

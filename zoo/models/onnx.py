@@ -1,6 +1,5 @@
 """A native model or a graph becomes an ONNX file."""
 
-import copy
 import json
 import logging
 import operator
@@ -14,17 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ... import __version__
 from ...converters import families
 from ...converters.archive import Origin
-from ...converters.deeplab_v2 import norm_of
 from ...converters.files import replacing
 from ...converters.graph.engine import Graph
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError
 from .load import Native
-from .units import Conv
+from .optimize import folded
 
 # What torch's exporter writes without a version converter, and runtimes of 2022 on read.
 OPSET = 18
@@ -151,7 +148,7 @@ def _of_native(
         "numerics_fields": json.dumps(asdict(model.numerics), sort_keys=True),
     }
     return Request(
-        _folded(model), {"image": image}, [IMAGE_AXES], ["scores"], metadata | _said(origin)
+        folded(model), {"image": image}, [IMAGE_AXES], ["scores"], metadata | _said(origin)
     )
 
 
@@ -202,21 +199,6 @@ def _said(origin: Origin | None) -> dict[str, str]:
         fields = {**asdict(origin), "files": dict(origin.files)}
         said["origin"] = json.dumps(fields, sort_keys=True)
     return said
-
-
-def _folded(model: Native) -> nn.Module:
-    """Return a copy for inference, each batch norm folded into the convolution before it."""
-    folded = copy.deepcopy(model).cpu().float().eval()
-    for part in folded.modules():
-        if isinstance(part, Conv) and part.norm is not None:
-            part.conv, part.norm = fuse_conv_bn_eval(part.conv, part.norm), None
-    for name, module in list(folded.named_modules()):
-        norm = norm_of(name)
-        if isinstance(module, nn.Conv2d) and norm != name and module.bias is None:
-            fused = fuse_conv_bn_eval(module, folded.get_submodule(norm))  # type: ignore[arg-type]
-            folded.set_submodule(name, fused)
-            folded.set_submodule(norm, nn.Identity())
-    return folded
 
 
 def _traced(request: Request, opset: int, dynamic: bool) -> Any:

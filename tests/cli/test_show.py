@@ -1,11 +1,15 @@
+from itertools import count
+
 import pytest
 
 from deeplab_zoo.cli.show import counter
 
 
 def test_progress_is_a_line_for_every_tenth_and_starts_anew(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = count(step=2)  # Seconds; lines come three apart at least.
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     show = counter("scored")
     for _ in range(2):
         for done in range(3, 61, 3):

@@ -34,7 +34,9 @@ def test_the_published_nets_are_what_their_papers_say() -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"largefov-msc. Did you mean 'deeplabv2-resnet101'\?"):
+    with pytest.raises(
+        UsageError, match=r"largefov-msc, .*\. Did you mean 'deeplabv2-resnet101'\?"
+    ):
         find("deeplabv2-resnet-101")
 
 

@@ -51,7 +51,7 @@ def random_net(config: LargeFOVConfig, height: int = 65, width: int = 97) -> Net
             arrays = random.uniform(-bound, bound, shape), random.normal(0, 0.1, shape[0])
             layer = LARGEFOV.naming.from_canonical("caffe", module, LARGEFOV.context(config))
             blobs[layer] = tuple(Blob(one.shape, one.astype(np.float32)) for one in arrays)
-    return filled(LARGEFOV.deploy(config, height, width), blobs)
+    return filled(LARGEFOV.caffe.deploy(config, height, width), blobs)
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # Workers share the cores between them; each taking all would make every one wait.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # For processes that tests start.
+    torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"

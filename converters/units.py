@@ -79,6 +79,16 @@ class Excite:
     channels: int
     squeezed: int
 
+    @property
+    def squeeze(self) -> Conv:
+        """The first layer, to few channels."""
+        return Conv(self.channels, self.squeezed, norm=False)
+
+    @property
+    def expand(self) -> Conv:
+        """The second, to a weight for each channel."""
+        return Conv(self.squeezed, self.channels, norm=False, activation="hardsigmoid")
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -189,9 +199,9 @@ def convolutions(unit: Unit, at: str) -> Iterator[tuple[str, Conv]]:
     match unit:
         case Conv():
             yield at, unit
-        case Excite(channels, squeezed):
-            yield f"{at}.squeeze", Conv(channels, squeezed, norm=False)
-            yield f"{at}.expand", Conv(squeezed, channels, norm=False)
+        case Excite():
+            yield f"{at}.squeeze", unit.squeeze
+            yield f"{at}.expand", unit.expand
         case Chain(parts):
             for name, part in parts:
                 yield from convolutions(part, f"{at}.{name}")

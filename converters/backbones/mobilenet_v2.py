@@ -38,7 +38,9 @@ def mobilenet_v2(output_stride: int, width: Callable[[int], int]) -> Backbone:
         rate *= stride // step
         reached *= step
         for index in range(blocks):
-            block = _block(inputs, width(outputs), expansion, 1 if index else step, dilation)
+            block = inverted(
+                inputs, width(outputs), expansion, 1 if index else step, dilation, pad_first=True
+            )
             name = f"block{len(parts)}"
             parts.append((name, Residual(block) if index else Chain(block)))
             inputs = channels[name] = width(outputs)
@@ -46,14 +48,21 @@ def mobilenet_v2(output_stride: int, width: Callable[[int], int]) -> Backbone:
     return Backbone(Chain(tuple(parts)), low, channels[low], side, channels[side], inputs)
 
 
-def _block(
-    inputs: int, outputs: int, expansion: int, stride: int, rate: int
+def inverted(
+    inputs: int, outputs: int, expansion: int, stride: int, rate: int, *, pad_first: bool
 ) -> tuple[tuple[str, Unit], ...]:
+    """Return a block's parts: wider by 1x1, each channel by 3x3, narrower by 1x1.
+
+    ``pad_first``: the input is padded, and not what the 3x3 convolution reads.
+    """
     inner = inputs * expansion
     expand = Conv(inputs, inner, activation="relu6")
-    depthwise = Conv(inner, inner, 3, stride, rate, inner, activation="relu6", padding="none")
+    depthwise = Conv(
+        inner, inner, 3, stride, rate, inner, activation="relu6",
+        padding="none" if pad_first else "profile",
+    )  # fmt: skip
     return (
-        ("pad", Pad(rate)),
+        *((("pad", Pad(rate)),) if pad_first else ()),
         *((("expand", expand),) if expansion > 1 else ()),
         ("depthwise", depthwise),
         ("project", Conv(inner, outputs, activation=None)),

@@ -7,19 +7,7 @@ tensorflow/models research/slim/nets/mobilenet and research/deeplab/core/feature
 from collections.abc import Callable
 
 from ..units import Backbone, Chain, Conv, Residual, Unit
-
-# fmt: off
-STAGES = (
-    # channels, blocks, stride of the first, how many times a block widens its input
-    (16,        1,      1,                   1),
-    (24,        2,      2,                   6),
-    (32,        3,      2,                   6),
-    (64,        4,      2,                   6),
-    (96,        3,      1,                   6),
-    (160,       3,      2,                   6),
-    (320,       1,      1,                   6),
-)
-# fmt: on
+from .mobilenet_v2 import STAGES, inverted
 
 
 def tf_mobilenet_v2(output_stride: int, width: Callable[[int], int]) -> Backbone:
@@ -30,7 +18,7 @@ def tf_mobilenet_v2(output_stride: int, width: Callable[[int], int]) -> Backbone
     inputs = width(32)
     parts: list[tuple[str, Unit]] = [("stem", Conv(3, inputs, 3, 2, activation="relu6"))]
     reached, rate = 2, 1
-    for channels, blocks, stride, expansion in STAGES:
+    for expansion, channels, blocks, stride in STAGES:
         outputs = width(channels)
         for block in range(blocks):
             step, before = 1 if block else stride, rate
@@ -47,12 +35,5 @@ def tf_mobilenet_v2(output_stride: int, width: Callable[[int], int]) -> Backbone
 
 def _block(inputs: int, outputs: int, expansion: int, stride: int, rate: int) -> Chain | Residual:
     """State a block; it is added to its input where their sizes agree."""
-    inner = inputs * expansion
-    parts: list[tuple[str, Unit]] = []
-    if expansion > 1:
-        parts.append(("expand", Conv(inputs, inner, activation="relu6")))
-    parts += [
-        ("depthwise", Conv(inner, inner, 3, stride, rate, inner, activation="relu6")),
-        ("project", Conv(inner, outputs, activation=None)),
-    ]
-    return (Residual if stride == 1 and inputs == outputs else Chain)(tuple(parts))
+    parts = inverted(inputs, outputs, expansion, stride, rate, pad_first=False)
+    return (Residual if stride == 1 and inputs == outputs else Chain)(parts)

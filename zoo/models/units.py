@@ -31,8 +31,8 @@ def build(unit: units.Unit, numerics: Numerics) -> nn.Module:
             return ACTIVATIONS[activation]()
         case units.Drop(share):
             return nn.Dropout(share)
-        case units.Excite(channels, squeezed):
-            return Excite(channels, squeezed, numerics)
+        case units.Excite():
+            return Excite(unit, numerics)
         case units.Chain(parts):
             return chain(parts, numerics)
         case units.Residual():
@@ -96,12 +96,10 @@ class Pool(nn.Module):
 class Excite(nn.Module):
     """Squeeze and excitation: channels weighed by two layers on their means."""
 
-    def __init__(self, channels: int, squeezed: int, numerics: Numerics) -> None:
+    def __init__(self, unit: units.Excite, numerics: Numerics) -> None:
         super().__init__()
-        down = units.Conv(channels, squeezed, norm=False)
-        up = units.Conv(squeezed, channels, norm=False, activation="hardsigmoid")
-        self.squeeze = Conv(down, numerics)
-        self.expand = Conv(up, numerics)
+        self.squeeze = Conv(unit.squeeze, numerics)
+        self.expand = Conv(unit.expand, numerics)
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape (batch, channels, h, w)."""

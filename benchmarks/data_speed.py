@@ -31,7 +31,7 @@ from deeplab_zoo.zoo.data.dataset import Dataset
 from deeplab_zoo.zoo.data.layouts import open_dataset
 from deeplab_zoo.zoo.data.loader import Samples, loader
 from deeplab_zoo.zoo.data.samplers import sampling
-from deeplab_zoo.zoo.demo import picture
+from deeplab_zoo.zoo.parity.cases import photo as drawn
 
 CASES = (("caffe", 321), ("drsleep", 321), ("jaccard-segment", 321), ("rloss", 513), ("caffe", 513))
 
@@ -41,7 +41,7 @@ def write_photos(folder: Path, count: int) -> Dataset:
     for name in ("images", "labels"):
         (folder / name).mkdir()
     for one in range(count):
-        photo = picture(375, 500, one)
+        photo = drawn(375, 500, one)
         Image.fromarray(photo).save(folder / "images" / f"{one}.jpg", quality=95)
         mask = (photo[..., 0] // 64 * 5).astype(np.uint8)
         Image.fromarray(mask).save(folder / "labels" / f"{one}.png")

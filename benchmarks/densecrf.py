@@ -199,4 +199,5 @@ def main() -> None:
     inference(images, options.rounds, device)
 
 
-main()
+if __name__ == "__main__":
+    main()

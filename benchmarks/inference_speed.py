@@ -5,9 +5,10 @@ numbers, which cost many times as much). All variants run in one process, in int
 whose order turns; times are medians, ratios medians of the rounds' ratios to eager float32.
 "Same" is the share of pixels of drawn photos that get eager float32's class.
 
-On a GPU cuDNN picks its kernels by trial, convolutions in float32 may use TF32 (torch's default)
-unless told otherwise, and a roofline is added: the best matrix product in bfloat16 and the best
-copy of this card, and each variant's share of the former.
+"Of peak" is the share of what a large matrix product does on this machine, timed in the same
+rounds: in float32 on a CPU, in bfloat16 on a GPU. There cuDNN picks its kernels by trial,
+convolutions in float32 may use TF32 (torch's default) unless told otherwise, and the best copy
+of the card is printed too, for its roofline.
 
     python benchmarks/inference_speed.py [--sizes 321 513] [--no-compile] [--narrow]
     python benchmarks/inference_speed.py --device cuda --sizes 513 --batches 1 16 [--no-tf32]
@@ -38,7 +39,7 @@ from deeplab_zoo.zoo.parity.cases import photo
 
 Forward = Callable[[Tensor], Tensor]
 BASE = "eager fp32"
-EDGE = 8192  # Of the matrices whose product shows a card's peak.
+PRODUCT = "matrix product"
 
 
 def variants(
@@ -111,18 +112,23 @@ def memory(device: torch.device, *, most: bool = False) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def roofline(device: torch.device) -> float:
-    """Print the card's best product and copy; return the former in operations a second."""
-    a, b = (torch.randn(EDGE, EDGE, device=device, dtype=torch.bfloat16) for _ in range(2))
+def product(device: torch.device) -> tuple[Callable[[], object], float]:
+    """Return a matrix product at this device's best, and its operations."""
+    edge, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    a, b = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
+    return lambda: a @ b, 2.0 * edge**3
+
+
+def roofline(device: torch.device) -> None:
+    """Print a card's best product and copy, and where one bounds the work and where the other."""
+    multiply, operations = product(device)
     big = torch.empty(2**28, device=device)
-    product = min(timed(lambda: a @ b, device) for _ in range(5))
-    copy = min(timed(big.clone, device) for _ in range(5))
-    peak, moved = 2 * EDGE**3 / product, 2 * big.nbytes / copy
+    peak = operations / min(timed(multiply, device) for _ in range(5))
+    moved = 2 * big.nbytes / min(timed(big.clone, device) for _ in range(5))
     print(
         f"{torch.cuda.get_device_name(device)}: bf16 product {peak / 1e12:.0f} TFLOP/s, copy "
         f"{moved / 1e12:.2f} TB/s, so work below {peak / moved:.0f} operations a byte is memory's"
     )
-    return peak
 
 
 def rounds(
@@ -146,7 +152,8 @@ def table(
     photos = [prepare(photo(size, size, seed), model.numerics) for seed in range(batch)]
     image = torch.cat(photos).to(device)
     operations = work(model, image)
-    peak = roofline(device) if device.type == "cuda" else None
+    if device.type == "cuda":
+        roofline(device)
     makes = variants(model, device, compiled=options.compile)
     if device.type == "cpu" and batch == 1 and options.opencv:
         blob = "fc_fusion" if options.multi_scale else "fc1_voc12"
@@ -162,7 +169,9 @@ def table(
         first[name] = time.perf_counter() - start
         used[name] = memory(device, most=True) - before
         same[name] = float((scores.argmax(1) == expected.argmax(1)).double().mean())
-    calls = {name: (lambda run=run: run(image)) for name, run in made.items()}
+    multiply, multiplied = product(device)
+    calls = {PRODUCT: multiply}
+    calls |= {name: (lambda run=run: run(image)) for name, run in made.items()}
     for call in calls.values():
         call()
     found = rounds(calls, options.rounds, device)
@@ -170,11 +179,15 @@ def table(
         f"\n{size}x{size}, batch {batch}, {operations / batch / 1e9:.0f} GFLOP an image; "
         f"{options.rounds} rounds\n"
     )
-    print("| variant | seconds | fastest | images/s | x eager | x OpenCV | same | made and first "
-          "run, s | memory, MiB |" + (" of peak |" if peak else ""))  # fmt: skip
-    print("|---|" + "---:|" * (9 if peak else 8))
+    print("| variant | seconds | fastest | images/s | x eager | x OpenCV | of peak | same | made "
+          "and first run, s | memory, MiB |")  # fmt: skip
+    print("|---|" + "---:|" * 9)
+    peaks = [multiplied / seconds for seconds in found.pop(PRODUCT)]
     for name, times in found.items():
         middle = statistics.median(times)
+        reached = statistics.median(
+            operations / one / peak for one, peak in zip(times, peaks, strict=True)
+        )
         faster = [
             statistics.median(a / b for a, b in zip(found[base], times, strict=True))
             if base in found else None
@@ -182,9 +195,8 @@ def table(
         ]  # fmt: skip
         cells = [
             name, f"{middle:.4f}", f"{min(times):.4f}", f"{batch / middle:.2f}",
-            *(f"{one:.2f}" if one else "" for one in faster), f"{same[name]:.2%}",
-            f"{first[name]:.1f}", f"{used[name]:.0f}",
-            *([f"{operations / middle / peak:.1%}"] if peak else []),
+            *(f"{one:.2f}" if one else "" for one in faster), f"{reached:.0%}",
+            f"{same[name]:.2%}", f"{first[name]:.1f}", f"{used[name]:.0f}",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |", flush=True)
 

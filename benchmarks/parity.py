@@ -94,7 +94,7 @@ def _form(config: DeepLabV2Config) -> str:
 
 
 def _row(engine: str, label: str, found: list[Comparison]) -> str:
-    worst = max(found, key=lambda one: one.relative_l2)
+    worst = max(found, key=lambda one: one.distance)
     final = next(one for one in reversed(found) if one.blob in ("fc1_interp", "fc1_voc12"))
     return (
         f"| {label} | {engine} | {len(found)} | {worst.relative_l2:.1e} ({worst.blob}) | "

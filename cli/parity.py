@@ -57,6 +57,7 @@ def _size(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> lis
     show_default=True,
     help="Of our side.",
 )
+@click.option("--optimize", is_flag=True, help="Our side as predict --optimize runs it.")
 @click.option("--tolerance", metavar="NAME", help="exact, fp32, bf16; default: the precision's.")
 @click.option("--exact/--no-exact", default=True, help="Each side's own error, by float64.")
 @click.option(
@@ -77,6 +78,7 @@ def parity(
     images: tuple[str, ...],
     device: str,
     precision: str,
+    optimize: bool,
     tolerance: str | None,
     exact: bool,
     solver: str | None,
@@ -123,6 +125,7 @@ def parity(
         images=images,
         device=device,
         precision=precision,
+        optimize=optimize,
         tolerance=tolerance,
         exact=exact,
         diagnose=diagnose,

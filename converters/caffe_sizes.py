@@ -2,32 +2,10 @@
 
 from typing import Any
 
-from ..proto.caffe_pb2 import InterpParameter, PoolingParameter
+from ..proto.caffe_pb2 import InterpParameter
 from ..proto.errors import FormatError
-from ..proto.records import Layer
 
 Size = tuple[int, int]
-
-
-def output_size(layer: Layer, size: Size) -> Size:
-    """Return the height and width of a layer's output, by Caffe's rules."""
-    if layer.type == "Convolution":
-        settings = layer.params.convolution_param
-        axes = zip(
-            size,
-            spatial(settings, "kernel_size", 0, "kernel"),
-            spatial(settings, "stride", 1, "stride"),
-            spatial(settings, "pad", 0, "pad"),
-            spatial(settings, "dilation", 1),
-            strict=True,
-        )
-        height, width = (convolved(n, d * (k - 1) + 1, s, p) for n, k, s, p, d in axes)
-        return height, width
-    if layer.type == "Pooling":
-        return _pooled(layer, size)
-    if layer.type == "Interp":
-        return interp_size(layer.params.interp_param, size)
-    return size
 
 
 def convolved(size: int, extent: int, stride: int, pad: int) -> int:
@@ -38,24 +16,6 @@ def convolved(size: int, extent: int, stride: int, pad: int) -> int:
 def divided(room: int, stride: int) -> int:
     """Divide as C does, towards zero: a kernel that overhangs by less than a stride counts."""
     return room // stride if room >= 0 else -(-room // stride)
-
-
-def _pooled(layer: Layer, size: Size) -> Size:
-    settings = layer.params.pooling_param
-    if settings.global_pooling:
-        return 1, 1
-    kernel = spatial(settings, "kernel_size", 0, "kernel")
-    stride = spatial(settings, "stride", 1, "stride")
-    pad = spatial(settings, "pad", 0, "pad")
-    floor = settings.round_mode == PoolingParameter.FLOOR
-    out = []
-    for n, k, s, p in zip(size, kernel, stride, pad, strict=True):
-        room = n + 2 * p - k
-        count = (divided(room, s) if floor else -(-room // s)) + 1
-        if any(pad) and (count - 1) * s >= n + p:
-            count -= 1
-        out.append(count)
-    return out[0], out[1]
 
 
 def interp_size(settings: InterpParameter, size: Size) -> Size:

@@ -27,13 +27,15 @@ Recorded = dict[str, list[Tensor]]
 
 
 @torch.inference_mode()
-def activations(model: Native, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+def activations(
+    model: Native, image: NDArray[np.float32], dtype: torch.dtype = torch.float32
+) -> dict[str, NDArray[np.float32]]:
     """Run the model and return its activations under Caffe's blob names.
 
-    ``image`` is the prepared input (batch, 3, h, w). A blob has the value that Caffe leaves
-    in it after the forward pass, in-place layers applied.
+    ``image`` is the prepared input (batch, 3, h, w), which the model takes as ``dtype``. A blob
+    has the value that Caffe leaves in it after the forward pass, in-place layers applied.
     """
-    x = torch.from_numpy(image).to(next(model.parameters()))
+    x = torch.from_numpy(image).to(next(model.parameters()).device, dtype)
     with _recording(model) as recorded:
         scores = model.eval()(x)
     if isinstance(model, LargeFOV):

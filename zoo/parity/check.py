@@ -45,6 +45,7 @@ def check(
     *,
     device: str = "cpu",
     precision: str = "fp32",
+    optimize: bool = False,
     exact: bool = True,
     diagnose: bool = False,
     notes: Sequence[str] = (),
@@ -65,8 +66,8 @@ def check(
         The inputs.
     limit
         What passes.
-    device, precision
-        Of our side: ``cpu``, ``cuda``, ...; ``fp32`` or ``bf16``.
+    device, precision, optimize
+        Of our side: ``cpu``, ``cuda``, ...; ``fp32`` or ``bf16``; optimised for inference.
     exact
         Run the source in float64 too.
     diagnose
@@ -81,10 +82,10 @@ def check(
     MismatchError
         The sides have no blob in common.
     UsageError
-        A device or precision that is not there.
+        A device or precision that is not there, or a graph is to be optimised.
 
     """
-    side = ours.engine(model, device, precision)
+    side = ours.engine(model, device, precision, optimize=optimize)
     numerics = ours.numerics_of(model)
     found: list[Compared] = []
     seen: set[str] = set()

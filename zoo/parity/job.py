@@ -27,6 +27,7 @@ def parity(
     images: Sequence[str | Path] = (),
     device: str = "cpu",
     precision: str = "fp32",
+    optimize: bool = False,
     tolerance: str | None = None,
     exact: bool = True,
     diagnose: bool = False,
@@ -51,6 +52,8 @@ def parity(
         Photos drawn at these sizes, and picture files; none takes the standard inputs.
     device, precision
         Where and how our side runs: ``cpu`` or ``cuda``, ``fp32`` or ``bf16``.
+    optimize
+        Run our side as `load` makes it with ``optimize="inference"``.
     tolerance
         ``exact``, ``fp32`` or ``bf16``; None is the precision's own.
     exact
@@ -100,6 +103,7 @@ def parity(
         limit,
         device=device,
         precision=precision,
+        optimize=optimize,
         exact=exact,
         diagnose=diagnose,
         notes=notes,
@@ -150,6 +154,11 @@ def _cases(
 ) -> tuple[list[Case], list[str]]:
     """Return the inputs asked for, else the standard ones, and which sizes are left out."""
     if sizes or images:
+        if len(inputs := original.graph.inputs) > 1:
+            raise UsageError(
+                f"the network reads {len(inputs)} inputs ({', '.join(inputs)}), expected one, the "
+                "picture. Leave out --size and --image."
+            )
         cases = [sized_case(original, "photo", size, seed) for size in sizes]
         return [*cases, *(image_case(Path(image)) for image in images)], []
     if only is not None:

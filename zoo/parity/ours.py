@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from ...converters.graph.engine import Graph
 from ...converters.numerics import CAFFE_V2, Numerics
 from ...proto.errors import UsageError
 from ..models.load import Native
+from ..models.optimize import Precision, optimized
 from .blobs import activations
 from .engine import Arrays, Engine
 
@@ -23,13 +25,15 @@ def numerics_of(model: Native | Graph) -> Numerics:
     return model.numerics if isinstance(model, Native) else CAFFE_V2
 
 
-def engine(model: Native | Graph, device: str = "cpu", precision: str = "fp32") -> Engine:
-    """Run our model; matrix units that round float32 (TF32) are off.
+def engine(
+    model: Native | Graph, device: str = "cpu", precision: str = "fp32", *, optimize: bool = False
+) -> Engine:
+    """Run our model, optimised for inference if wanted; TF32, which rounds float32, is off.
 
     Raises
     ------
     UsageError
-        A device or precision that is not there.
+        A device or precision that is not there, or a graph is to be optimised.
 
     """
     if precision not in PRECISIONS:
@@ -41,14 +45,19 @@ def engine(model: Native | Graph, device: str = "cpu", precision: str = "fp32") 
         reason = str(error).partition("\n")[0]
         raise UsageError(f"device {device!r} cannot be used: {reason}") from None
     dtype = PRECISIONS[precision]
-    if place.type != "cpu" or dtype != torch.float32:
+    if optimize:  # Then images are float32, whatever its convolutions compute in.
+        dtype = torch.float32
+        if isinstance(model, Graph):
+            raise UsageError("optimize: the model is a graph, expected a native one.")
+        model = optimized(model, place, precision=cast(Precision, precision)).net
+    elif place.type != "cpu" or dtype != torch.float32:
         model = copy.deepcopy(model).to(place, dtype)
     model.eval()
 
     def run(inputs: Arrays) -> Arrays:
         with torch.inference_mode(), _plain_float32():
             if isinstance(model, Native):
-                return activations(model, np.asarray(inputs["data"]))
+                return activations(model, np.asarray(inputs["data"]), dtype)
             given = {
                 name: torch.from_numpy(np.asarray(value)).to(place, dtype)
                 for name, value in inputs.items()
@@ -56,7 +65,7 @@ def engine(model: Native | Graph, device: str = "cpu", precision: str = "fp32") 
             return {name: _numpy(value) for name, value in model(given, blobs="all").items()}
 
     label = "deeplab-zoo" if device == "cpu" else f"deeplab-zoo on {_device_name(place)}"
-    return Engine(f"{label}, {precision}", "", run)
+    return Engine(f"{label}, {'optimised ' if optimize else ''}{precision}", "", run)
 
 
 def _numpy(value: torch.Tensor) -> NDArray[np.float32]:

@@ -296,6 +296,26 @@ def test_bf16_has_its_own_tolerance(native: Path, caffe_files: tuple[Path, Path]
     ).passed
 
 
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.0), ("bf16", 1e-3)])
+def test_every_blob_of_an_optimised_model_is_held_to_its_source(
+    native: Path, caffe_files: tuple[Path, Path], precision: str, least: float
+) -> None:
+    pytest.importorskip("cv2")
+    made = {"sizes": [(65, 97)], "precision": precision, "exact": False}
+    plain = deeplab_zoo.parity(native, *caffe_files, **made)
+    report = deeplab_zoo.parity(native, *caffe_files, optimize=True, **made)
+    assert report.passed, report.verdict
+    assert report.worst[1].relative_l2 > least
+    blobs = [[one.blob for one in each.cases[0].comparisons] for each in (report, plain)]
+    assert blobs[0] == blobs[1]
+    assert f"deeplab-zoo, optimised {precision}" in report.environment["engines"]
+
+
+def test_a_graph_is_not_optimised(caffe_files: tuple[Path, Path]) -> None:
+    with pytest.raises(UsageError, match="optimize: the model is a graph, expected a native one"):
+        deeplab_zoo.parity(*caffe_files, engine="float64", optimize=True)
+
+
 def test_an_engine_is_called_by_name_and_version() -> None:
     assert Engine("Caffe", "1.0", dict).label == "Caffe 1.0"
     assert Engine("recorded", "", dict).label == "recorded"

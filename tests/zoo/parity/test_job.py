@@ -8,6 +8,7 @@ import pytest
 
 import deeplab_zoo
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.proto import caffemodel, prototxt
 from deeplab_zoo.proto.errors import UsageError
 
 Make = Callable[..., tuple[Path, Path]]
@@ -36,3 +37,17 @@ def test_a_size_given_leaves_no_standard_size_to_note(
     found = deeplab_zoo.parity(model, model, sizes=[(65, 97)], exact=False)
     assert [case.name for case in found.cases] == ["photo, 65x97"]
     assert [note.partition(" runs ")[0] for note in found.notes] == ["no other engine"]
+
+
+def test_a_picture_is_no_input_of_a_net_with_several(tmp_path: Path) -> None:
+    text, binary = tmp_path / "two.prototxt", tmp_path / "two.caffemodel"
+    text.write_text(
+        "input: 'a' input: 'b' input_shape { dim: 1 dim: 3 dim: 5 dim: 7 } "
+        "input_shape { dim: 1 dim: 3 dim: 5 dim: 7 } "
+        "layer { name: 's' type: 'Eltwise' bottom: 'a' bottom: 'b' top: 's' }"
+    )
+    with binary.open("wb") as file:
+        caffemodel.write(prototxt.read(text), file)
+    with pytest.raises(UsageError, match=r"the network reads 2 inputs \(a, b\), expected one"):
+        deeplab_zoo.parity(text, binary, engine="float64", sizes=[(5, 7)])
+    assert deeplab_zoo.parity(text, binary, engine="float64", exact=False).passed

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from deeplab_zoo.converters import convert
-from deeplab_zoo.converters.caffe_sizes import output_size
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.kinds import Kind
 from deeplab_zoo.proto import caffemodel, prototxt
@@ -112,25 +111,3 @@ def test_a_checkpoint_is_nothing_for_opencv(tmp_path: Path) -> None:
     original = net_of("layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }", tmp_path)
     with pytest.raises(MismatchError, match="reads a prototxt and a binary caffemodel only"):
         opencv.engine(replace(original, kind=Kind.CHECKPOINT))
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ("zoom_factor: 8", (33, 49)),
-        ("shrink_factor: 2", (3, 4)),
-        ("zoom_factor: 3 shrink_factor: 4", (4, 4)),
-        ("height: 9 width: 4", (9, 4)),
-        ("height: 9 width: 4 zoom_factor: 2", (9, 13)),
-        ("height: 9 width: 4 zoom_factor: 2 shrink_factor: 3", (9, 4)),
-        ("zoom_factor: 2 pad_beg: -1 pad_end: -1", (5, 9)),
-    ],
-)
-def test_an_interps_size_follows_caffes_order_of_rules(
-    settings: str, expected: tuple[int, int]
-) -> None:
-    net = prototxt.parse_net(
-        f"layer {{ name: 'i' type: 'Interp' bottom: 'd' top: 'i' interp_param {{ {settings} }} }}",
-        "net",
-    )
-    assert output_size(net.layers[0], (5, 7)) == expected

@@ -35,8 +35,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise FormatError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnidentifiedImageError:
         raise FormatError(f"{path}: is not a picture of a known format.") from None
-    # Damage can trip a decoder anywhere; a header that claims gigapixels is damage too.
-    except Exception as error:
+    except Image.DecompressionBombError as error:
+        raise FormatError(f"{path}: is damaged, or has to be cut into tiles: {error}.") from None
+    except Exception as error:  # Damage can trip a decoder anywhere.
         raise FormatError(f"{path}: is damaged: {error}.") from error
 
 

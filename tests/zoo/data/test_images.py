@@ -135,6 +135,15 @@ def test_damage_that_trips_the_decoder_is_named_too(tmp_path: Path) -> None:
         read_photo(path)
 
 
+def test_what_pillow_finds_too_large_is_not_simply_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (7, 5)).save(tmp_path / "aerial.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(FormatError, match=r"aerial.png: .*tiles: Image size \(35 pixels\)"):
+        read_photo(tmp_path / "aerial.png")
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @given(data=st.data(), kind=st.sampled_from(["photo.jpg", "mask.png"]))
 @settings(max_examples=80, deadline=None)

@@ -244,7 +244,7 @@ def _plain(request: Request) -> Found:
     if request.split in lists:
         rows = read_list(root / f"{request.split}.txt")
         samples = _from_list(rows, request.images or root, images, labels)
-    elif inside[0].is_dir():
+    elif inside[0] != images and inside[0].is_dir():
         samples = two_folders(*inside)
     elif lists:  # All pictures would mix what the lists keep apart.
         raise UsageError(

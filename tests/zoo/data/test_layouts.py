@@ -216,6 +216,8 @@ def test_lists_beside_the_folders_are_not_ignored(tmp_path: Path, put_pair: Put)
     assert ids(open_dataset(tmp_path, "val", classes=2)) == ["y"]
     with pytest.raises(UsageError, match="has no split 'train', expected one of val"):
         open_dataset(tmp_path, "train", classes=2)
+    with pytest.raises(UsageError, match="has no split '', expected one of val"):
+        open_dataset(tmp_path, "", classes=2)
     put_pair("images/train/z.jpg", "labels/train/z.png", 1)
     assert ids(open_dataset(tmp_path, "train", classes=2)) == ["z"]
 

@@ -287,9 +287,9 @@ def _list(folder: Path, split: str) -> Path:
     return folder / f"{split}.txt"
 
 
-def _no_split(folder: Path, split: str, there: Sequence[str] = ()) -> str:
-    if folder.is_dir() and not there:
-        there = sorted(one.name for one in folder.iterdir() if one.is_dir())
+def _no_split(folder: Path, split: str, there: Sequence[str] | None = None) -> str:
+    if there is None:
+        there = sorted(one.name for one in folder.glob("*") if one.is_dir())
     return f"{folder}: has no split {split!r}, expected one of {', '.join(there) or 'none'}."
 
 

@@ -99,13 +99,12 @@ def _finder(root: Path, suffixes: Sequence[str], usual: str) -> Callable[[str], 
     return find
 
 
-def from_pairs(rows: Iterable[list[str]], root: Path) -> tuple[Sample, ...]:
+def from_pairs(rows: Sequence[list[str]], root: Path) -> tuple[Sample, ...]:
     """Take the rows of a list (``image label``, or only ``image``), relative to ``root``.
 
     A leading slash does not make a path absolute where it leads nowhere: DrSleep's lists
     begin every path with one. The id is the file's name, or its path where names recur.
     """
-    rows = list(rows)
     stems = [Path(row[0]).stem for row in rows]
     if len(set(stems)) < len(stems):
         stems = [str(Path(row[0].lstrip("/")).with_suffix("")) for row in rows]

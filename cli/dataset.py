@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
+from ..proto.errors import UsageError
+
 if TYPE_CHECKING:
     from ..zoo.data.dataset import Dataset
 
@@ -36,16 +38,20 @@ def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_given(path: str, split: str, given: Given) -> "Dataset":
-    """Open the dataset that the options mean."""
+    """Open the dataset that the options mean; raise `UsageError` for some that exclude others."""
     from ..zoo.data.layouts import fuse_voc_sbd, open_dataset
 
-    if given["sbd"]:
-        return fuse_voc_sbd(path, given["sbd"], split)
-    return open_dataset(
-        path,
-        split,
-        layout=given["layout"],
-        images=given["images"],
-        labels=given["masks"],
-        classes=given["classes"],
-    )
+    if not given["sbd"]:
+        return open_dataset(
+            path,
+            split,
+            layout=given["layout"],
+            images=given["images"],
+            labels=given["masks"],
+            classes=given["classes"],
+        )
+    if given["layout"] or given["images"] or given["masks"] or given["classes"]:
+        raise UsageError(
+            "--sbd joins two known layouts, expected no --layout, --images, --labels or --classes."
+        )
+    return fuse_voc_sbd(path, given["sbd"], split)

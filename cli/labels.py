@@ -86,9 +86,11 @@ def convert(source: str, target: str, classes: str, kind: str) -> None:
     from ..zoo.data.convert_masks import convert_masks
     from ..zoo.data.legend import find_legend
 
-    legend = find_legend(classes)
-    written = list(convert_masks(Path(source), Path(target), legend, grey=kind == "grey"))
-    click.echo(f"wrote {len(written)} masks to {target}")
+    written = convert_masks(
+        Path(source), Path(target), find_legend(classes), grey=kind == "grey",
+        progress=counter("converted"),
+    )  # fmt: skip
+    click.echo(f"wrote {len(list(written))} masks to {target}")
 
 
 @labels.command()

@@ -6,22 +6,13 @@ from . import upgrade
 from .caffe_pb2 import NetParameter
 from .errors import FormatError, listing
 from .records import Net
-from .source import head, sniff, wrong_kind
+from .source import read_text
 from .textformat import format_message, parse
 
 
 def read(path: Path, *, strict: bool = True) -> Net:
     """Read a network from a text file; see `parse_net` for ``strict`` and the errors."""
-    kind = sniff(head(path))
-    if kind != "text":
-        raise FormatError(wrong_kind(path, kind, "a Caffe prototxt (text)"))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(
-            f"{path}: byte {error.start} is not UTF-8, expected a Caffe prototxt (text)."
-        ) from None
-    return parse_net(text, str(path), strict=strict)
+    return parse_net(read_text(path, "a Caffe prototxt (text)"), str(path), strict=strict)
 
 
 def parse_net(text: str, place: str, *, strict: bool = True) -> Net:

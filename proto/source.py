@@ -74,6 +74,26 @@ def sniff(start: bytes) -> str:
     return "binary" if control else "text"
 
 
+def read_text(path: Path, expected: str) -> str:
+    """Read a text file that should be ``expected``; a byte order mark is passed over.
+
+    Raises
+    ------
+    ZooError
+        The file is missing, a folder, empty, recognisably something else, or not UTF-8.
+
+    """
+    kind = sniff(head(path))
+    if kind != "text":
+        raise FormatError(wrong_kind(path, kind, expected))
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{path}: byte {error.start} is not UTF-8, expected {expected}."
+        ) from None
+
+
 def mapped(path: Path, expected: str, kind: str = "binary") -> memoryview:
     """Map a file that should be ``expected``, by its content (``kind``, see `sniff`).
 

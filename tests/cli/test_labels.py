@@ -103,6 +103,7 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
 def test_a_mistake_is_one_message(folders: Path) -> None:
     assert "no such file or folder" in run("check", folders / "none", code=2)
     assert "which classes" in run("check", folders, code=2)
+    assert "expected no --layout" in run("check", folders, "--sbd", ".", "--labels", "x", code=2)
 
 
 @pytest.mark.golden

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...converters.files import folder_for, replacing, write_text
-from ...proto.errors import FormatError, MissingDependencyError, UsageError, listing
+from ...proto.errors import FormatError, MissingDependencyError, StorageError, UsageError, listing
 from ..evaluation.paint import png
 from .images import Bytes
 from .legend import VOID, find_legend, legend
 
 BACKGROUND = "background"
+LARGEST = 65535  # Sides of a JPEG.
 
 # COCO's name -> VOC's, where they differ.
 VOC_NAMES = {
@@ -65,10 +66,7 @@ def read_instances(path: Path) -> Annotations:
     try:
         content = json.loads(path.read_bytes())
         categories = {int(one["id"]): str(one["name"]) for one in content["categories"]}
-        sizes = {
-            one["id"]: (str(one["file_name"]), int(one["height"]), int(one["width"]))
-            for one in content["images"]
-        }
+        sizes = {one["id"]: _sized(one) for one in content["images"]}
         held: dict[Any, list[tuple[int, Shape]]] = defaultdict(list)
         problems = []
         for one in content["annotations"]:
@@ -79,6 +77,8 @@ def read_instances(path: Path) -> Annotations:
                 held[one["image_id"]].append((one["category_id"], shape))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(
             f"{path}: is no JSON of COCO's instances ({type(error).__name__}: {error}). "
@@ -92,6 +92,14 @@ def read_instances(path: Path) -> Annotations:
     return Annotations(
         tuple(Picture(*size, tuple(held[key])) for key, size in sizes.items()), categories
     )
+
+
+def _sized(image: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return a picture's name, height and width."""
+    name, height, width = str(image["file_name"]), int(image["height"]), int(image["width"])
+    if not 0 < min(height, width) <= max(height, width) <= LARGEST:
+        raise ValueError(f"{name} is {height}x{width}")
+    return name, height, width
 
 
 def _complaint(

@@ -15,16 +15,22 @@ from ...proto.errors import FormatError
 from ..evaluation.paint import png
 from .images import Bytes, luminance, read_mask, read_values
 from .legend import REFUSED, VOID, Legend
-from .rewrite import rewrite
+from .rewrite import Progress, rewrite
 
 
 def convert_masks(
-    source: Path, target: Path, legend: Legend, *, grey: bool = False
+    source: Path,
+    target: Path,
+    legend: Legend,
+    *,
+    grey: bool = False,
+    progress: Progress = lambda _done, _total: None,
 ) -> Iterator[Path]:
     """Convert a mask, or a folder of them, yielding each file written.
 
     ``grey`` takes the values for luminances of the legend's colours. Values that a legend
-    renumbers (Cityscapes' labelIds) leave as class ids, void as 255.
+    renumbers (Cityscapes' labelIds) leave as class ids, void as 255. ``progress`` is told how
+    many of how many are done.
 
     Raises
     ------
@@ -39,7 +45,7 @@ def convert_masks(
     def change(path: Path) -> bytes:
         return png(Image.fromarray(read(path, legend)))
 
-    yield from rewrite(source, target, change)
+    yield from rewrite(source, target, change, progress=progress)
 
 
 def read_grey(path: Path, legend: Legend) -> Bytes:

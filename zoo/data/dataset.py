@@ -1,5 +1,6 @@
 """Datasets: lists of samples with a legend, and the algebra on such lists."""
 
+from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +49,20 @@ def union(*parts: Dataset) -> Dataset:
     return Dataset(names, splits, tuple(samples.values()), parts[0].legend)
 
 
+def demand_one_image_each(parts: Sequence[Dataset]) -> None:
+    """Raise `MismatchError`, naming them, if an id has several images: `union` would keep one."""
+    images: dict[str, set[Path]] = defaultdict(set)
+    for sample in (one for part in parts for one in part.samples):
+        images[sample.id].add(sample.image)
+    if shared := [
+        f"{one}: {', '.join(map(str, sorted(of)))}" for one, of in images.items() if len(of) > 1
+    ]:
+        splits = "+".join(part.split for part in parts)
+        raise MismatchError(
+            f"{parts[0].name} {splits}: images have the same name:\n{listing(shared)}"
+        )
+
+
 def minus(dataset: Dataset, *others: Dataset) -> Dataset:
     """Return the samples whose ids are in none of the others."""
     gone = {sample.id for other in others for sample in other.samples}
@@ -55,14 +70,21 @@ def minus(dataset: Dataset, *others: Dataset) -> Dataset:
     return replace(dataset, samples=kept)
 
 
+# Layouts of anybody's files, whose ids may mean another picture in another folder.
+ANYBODYS = {"folders", "list"}
+
+
 def demand_apart(train: Dataset, held_out: Dataset) -> None:
     """Raise `MismatchError`, naming them, if samples to be judged on are also trained on."""
-    ids = {sample.id for sample in train.samples}
-    shared = [sample.id for sample in held_out.samples if sample.id in ids]
+    trained = {sample.id: sample.image for sample in train.samples}
+    shared = [one for one in held_out.samples if one.id in trained]
+    if {train.name, held_out.name} <= ANYBODYS:
+        shared = [one for one in shared if one.image.resolve() == trained[one.id].resolve()]
     if shared:
         raise MismatchError(
             f"{len(shared)} samples are in {train.name} {train.split} and in {held_out.name} "
-            f"{held_out.split}:\n{listing(shared, 5)}\nTrain on minus(train, held_out)."
+            f"{held_out.split}:\n{listing((one.id for one in shared), 5)}\n"
+            "Train on minus(train, held_out)."
         )
 
 

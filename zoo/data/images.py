@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ PHOTO_MODES = ("RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1")
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture; whatever goes wrong until the block ends names the file."""
+    """Open a picture; whatever Pillow raises until the block ends names the file."""
     try:
         with Image.open(path) as picture:
             yield picture
@@ -34,8 +35,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise FormatError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnidentifiedImageError:
         raise FormatError(f"{path}: is not a picture of a known format.") from None
-    # What Pillow raises for damage, and for headers that claim gigapixels.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise FormatError(f"{path}: is damaged, or has to be cut into tiles: {error}.") from None
+    except Exception as error:  # Damage can trip a decoder anywhere.
         raise FormatError(f"{path}: is damaged: {error}.") from error
 
 
@@ -49,9 +51,10 @@ def read_photo(path: Path) -> Bytes:
 
     """
     with opened(path) as picture:
-        if picture.mode not in PHOTO_MODES:
-            raise FormatError(f"{path}: has pixels of mode {picture.mode}, expected 8 bit RGB.")
-        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        mode = picture.mode
+        if mode in PHOTO_MODES:
+            return np.asarray(picture if mode == "RGB" else picture.convert("RGB"))
+    raise FormatError(f"{path}: has pixels of mode {mode}, expected 8 bit RGB.")
 
 
 def read_mask(path: Path, legend: Legend) -> Bytes:
@@ -74,24 +77,28 @@ def read_mask(path: Path, legend: Legend) -> Bytes:
 
 def read_values(path: Path, legend: Legend) -> Bytes:
     """Read the values (height, width) as the file has them, colours by the legend's ink."""
-    if path.suffix == ".mat":
-        return _read_mat(path)
+    if path.suffix.lower() == ".mat":
+        return _whole(path, _read_mat(path))
     with opened(path) as picture:
-        if picture.mode in ("RGB", "RGBA"):
-            pixels = np.asarray(picture.convert("RGB"))
-            if (pixels == pixels[..., :1]).all():
-                return pixels[..., 0]
-            return _uncolour(path, pixels, legend)
-        if picture.mode in ("P", "L"):
-            return np.asarray(picture)
-        values = np.asarray(picture)
-        if values.ndim != 2 or values.dtype.kind not in "uib":
-            raise FormatError(f"{path}: has pixels of mode {picture.mode}, expected class ids.")
-        if values.min() < 0 or values.max() > VOID:
-            raise FormatError(
-                f"{path}: has labels from {values.min()} to {values.max()}, expected 0..255."
-            )
-        return values.astype(np.uint8)
+        coloured = picture.mode in ("RGB", "RGBA")
+        pixels = np.asarray(picture.convert("RGB") if coloured else picture)
+    return _uncolour(path, pixels, legend) if coloured else _whole(path, pixels)
+
+
+def _whole(path: Path, values: NDArray[Any]) -> Bytes:
+    """Return labels (height, width) of any type as bytes."""
+    if values.ndim == 2 and values.dtype == np.uint8:
+        return values
+    if values.ndim != 2 or values.dtype.kind not in "uibf" or (values != np.rint(values)).any():
+        raise FormatError(
+            f"{path}: has {values.dtype} of shape {values.shape}, expected class ids "
+            "(height, width)."
+        )
+    if values.size and (values.min() < 0 or values.max() > VOID):
+        raise FormatError(
+            f"{path}: has labels from {values.min()} to {values.max()}, expected 0..255."
+        )
+    return values.astype(np.uint8)
 
 
 def complaint(histogram: NDArray[np.int64], legend: Legend) -> str:
@@ -128,19 +135,21 @@ def is_grey_picture(present: NDArray[np.intp], legend: Legend) -> bool:
 
 
 def _uncolour(path: Path, pixels: Bytes, legend: Legend) -> Bytes:
+    """Return the values that colours stand for; greys that are no colours are values."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     code = red << 16 | green << 8 | blue
     values: NDArray[np.int16] = _ink_table(legend.ink)[code]
-    if values.min() < 0:
-        strange = np.unique(code[values < 0])
-        shown = ", ".join(
-            str((one >> 16, one >> 8 & 255, one & 255)) for one in strange[:4].tolist()
-        )
-        raise FormatError(
-            f"{path}: has {len(strange)} colours that are no class's: {shown}"
-            f"{', ...' if len(strange) > 4 else ''}. Is it a photo, or another dataset's palette?"
-        )
-    return values.astype(np.uint8)
+    if values.min() >= 0:
+        return values.astype(np.uint8)
+    if (pixels == pixels[..., :1]).all():
+        return pixels[..., 0]
+    strange = np.unique(code[values < 0])
+    shown = ", ".join(str((one >> 16, one >> 8 & 255, one & 255)) for one in strange[:4].tolist())
+    raise FormatError(
+        f"{path}: has {len(strange)} colours that are no class's: {shown}"
+        f"{', ...' if len(strange) > 4 else ''}. Is it a photo, is the palette another dataset's, "
+        "or have several classes one colour?"
+    )
 
 
 @lru_cache(maxsize=2)
@@ -152,7 +161,7 @@ def _ink_table(ink: tuple[tuple[Colour, int], ...]) -> NDArray[np.int16]:
     return values
 
 
-def _read_mat(path: Path) -> Bytes:
+def _read_mat(path: Path) -> NDArray[Any]:
     """Read an SBD mask: the array ``Segmentation`` in the struct ``GTcls``; COCO-Stuff: ``S``."""
     try:
         from scipy.io import loadmat
@@ -163,9 +172,10 @@ def _read_mat(path: Path) -> Bytes:
     try:
         content = loadmat(path, mat_dtype=False)
         if "S" in content:
-            # COCO-Stuff 10k counts from 1; 0 is unlabelled, which wraps to 255.
-            return np.asarray(content["S"].astype(np.int64) - 1, np.uint8)
-        return np.asarray(content["GTcls"][0, 0]["Segmentation"], np.uint8)
+            # COCO-Stuff 10k counts from 1; 0 is unlabelled.
+            values = np.asarray(content["S"], np.float64) - 1
+            return np.where(values == -1, VOID, values)
+        return np.asarray(content["GTcls"][0, 0]["Segmentation"])
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file.") from None
     except KeyError as error:

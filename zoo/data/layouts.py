@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...proto.errors import UsageError
-from .dataset import Dataset, Sample, minus, union
+from .dataset import Dataset, Sample, demand_one_image_each, minus, union
 from .legend import (
     CAMVID,
     CITYSCAPES,
@@ -18,10 +18,11 @@ from .legend import (
     COCO_STUFF,
     SCRIBBLE,
     VOC,
+    Classes,
     Legend,
     find_legend,
 )
-from .lists import MASKS, PHOTOS, by_stem, from_ids, from_pairs, read_list, two_folders
+from .lists import PHOTOS, by_stem, from_ids, from_pairs, read_list, two_folders
 
 # What a CamVid frame's name begins with: the day's sequences and dusk.
 CAMVID_FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_")
@@ -55,7 +56,7 @@ def open_dataset(
     layout: str | None = None,
     images: str | Path | None = None,
     labels: str | Path | None = None,
-    classes: str | int | Sequence[str] | Legend | None = None,
+    classes: Classes | None = None,
 ) -> Dataset:
     """Open a dataset from its folder or list.
 
@@ -78,7 +79,11 @@ def open_dataset(
     UsageError
         No layout fits, or the classes are not known.
     FormatError
-        A list is missing, empty or malformed.
+        A list is empty or malformed.
+    MismatchError
+        Files do not pair up, or several images have one name.
+    ZooError
+        A list or a folder is missing or cannot be read.
 
     """
     path = Path(path)
@@ -96,6 +101,7 @@ def open_dataset(
                 "name of a known dataset (--classes)."
             )
         parts.append(Dataset(name, one, samples, legend))
+    demand_one_image_each(parts)
     return replace(union(*parts), split=split)
 
 
@@ -181,18 +187,21 @@ def _cityscapes(request: Request) -> Found:
     if not (photos / request.split).is_dir():
         raise UsageError(_no_split(photos, request.split))
     samples: list[Sample] = []
-    by_train_id = False
+    kinds = {one.stem.rpartition("_")[2] for one in (masks / request.split).glob("*/*.png")}
+    by_train_id = "labelTrainIds" in kinds and "labelIds" not in kinds
+    kind = "labelTrainIds" if by_train_id else "labelIds"
     for city in sorted(one for one in (photos / request.split).iterdir() if one.is_dir()):
         found = by_stem(city, PHOTOS, "_leftImg8bit")
         there = masks / request.split / city.name
-        ids = by_stem(there, MASKS, "_labelIds") if there.is_dir() else {}
-        by_train_id = by_train_id or (there.is_dir() and not ids)
-        kind = "labelTrainIds" if by_train_id else "labelIds"
         samples += (
             Sample(one, photo, there / f"{one}_{masks.name}_{kind}.png")
             for one, photo in found.items()
         )
     return tuple(samples), CITYSCAPES if by_train_id else CITYSCAPES_IDS
+
+
+# With the year: images/train and annotations/train are anybody's.
+_COCO_SPLITS = ("train2017", "val2017", "train2014", "val2014")
 
 
 def _coco_folders(path: Path, split: str) -> tuple[Path, Path] | None:
@@ -208,7 +217,8 @@ def _coco_folders(path: Path, split: str) -> tuple[Path, Path] | None:
 def _coco(request: Request) -> Found:
     found = _coco_folders(request.path, request.split)
     if found is None:
-        raise UsageError(_no_split(request.path / "images", request.split))
+        inside = request.path / "images"
+        raise UsageError(_no_split(inside if inside.is_dir() else request.path, request.split))
     images, labels = request.images or found[0], request.labels or found[1]
     return two_folders(images, labels), COCO_STUFF
 
@@ -228,15 +238,20 @@ def _plain(request: Request) -> Found:
     root = request.path
     images, labels = request.images or root / "images", request.labels or root / "labels"
     names = root / "classes.txt"
-    legend = find_legend(str(names)) if names.is_file() else None
+    legend = find_legend(names) if names.is_file() else None
     lists = sorted(one.stem for one in root.glob("*.txt") if one.name != "classes.txt")
     inside = images / request.split, labels / request.split
     if request.split in lists:
-        samples = _from_list(read_list(root / f"{request.split}.txt"), root, images, labels)
+        rows = read_list(root / f"{request.split}.txt")
+        samples = _from_list(rows, request.images or root, images, labels)
+    elif inside[0] != images and inside[0].is_dir():
+        samples = two_folders(*inside)
     elif lists:  # All pictures would mix what the lists keep apart.
-        raise UsageError(_no_split(root, request.split, lists))
+        raise UsageError(
+            f"{_no_split(root, request.split, lists)} A .txt that is no list belongs elsewhere."
+        )
     else:
-        samples = two_folders(*(inside if inside[0].is_dir() else (images, labels)))
+        samples = two_folders(images, labels)
     if legend is None and CAMVID_FRAME.match(samples[0].id):
         legend = CAMVID
     return samples, legend
@@ -244,34 +259,37 @@ def _plain(request: Request) -> Found:
 
 def _list_file(request: Request) -> Found:
     """Ids or pairs; DrSleep's and isht7's lists are of VOC unless told otherwise."""
-    rows = read_list(request.path)
-    voc = _voc_root(request.path.parent)
-    return _from_list(rows, request.path.parent, request.images, request.labels), (
-        VOC if voc or any("SegmentationClass" in word for word in rows[0]) else None
-    )
+    rows, folder = read_list(request.path), request.path.parent
+    samples = _from_list(rows, request.images or folder, request.images, request.labels)
+    voc = _voc_root(folder) or any("SegmentationClass" in word for word in rows[0])
+    return samples, VOC if voc else None
 
 
 def _from_list(
     rows: list[list[str]], root: Path, images: Path | None, labels: Path | None
 ) -> tuple[Sample, ...]:
+    """Read pairs and paths of pictures relative to ``root``, ids and names by the folders."""
     named = Path(rows[0][0]).suffix.lower() in PHOTOS
     if len(rows[0]) > 1 or (named and labels is None):
-        return from_pairs(rows, images or root)
+        return from_pairs(rows, root)
     if images is None:
         raise UsageError("a list of ids needs the folder of the pictures (--images, --labels).")
-    ids = (Path(row[0]).stem if named else row[0] for row in rows)
-    return from_ids(ids, images, labels)
+    if not named:
+        return from_ids((row[0] for row in rows), images, labels)
+    paths = [Path(row[0].lstrip("/")) for row in rows]
+    below = (images / paths[0]).is_file()  # Else the list's folders are not these pictures'.
+    return from_ids((str(p.with_suffix("")) if below else p.stem for p in paths), images, labels)
 
 
 def _list(folder: Path, split: str) -> Path:
     if folder.is_dir() and not (folder / f"{split}.txt").is_file():
-        raise UsageError(_no_split(folder, split))
+        raise UsageError(_no_split(folder, split, sorted(p.stem for p in folder.glob("*.txt"))))
     return folder / f"{split}.txt"
 
 
-def _no_split(folder: Path, split: str, there: Sequence[str] = ()) -> str:
-    if folder.is_dir() and not there:
-        there = sorted(one.stem for one in folder.iterdir())
+def _no_split(folder: Path, split: str, there: Sequence[str] | None = None) -> str:
+    if there is None:
+        there = sorted(one.name for one in folder.glob("*") if one.is_dir())
     return f"{folder}: has no split {split!r}, expected one of {', '.join(there) or 'none'}."
 
 
@@ -282,7 +300,7 @@ LAYOUTS = {
     "cityscapes": Layout(lambda path: (path / "leftImg8bit").is_dir(), _cityscapes),
     "coco-stuff-10k": Layout(lambda path: (path / "imageLists").is_dir(), _coco_10k),
     "coco-stuff": Layout(
-        lambda path: any(_coco_folders(path, split) for split in ("train", "val")), _coco
+        lambda path: any(_coco_folders(path, split) for split in _COCO_SPLITS), _coco
     ),
     "folders": Layout(
         lambda path: (path / "images").is_dir() and (path / "labels").is_dir(), _plain

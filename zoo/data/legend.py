@@ -5,12 +5,14 @@ A mask's bytes become class ids by a table of 256 entries. Three ids are no clas
 legend does not know.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from ...proto.errors import FormatError, UsageError
+from ...proto.source import read_text
 from .coco_names import COCO_STUFF_NAMES
 
 VOID = 255
@@ -33,7 +35,8 @@ class Legend:
     values
         256 bytes: the class id of every value that a mask may hold.
     ink
-        The value that each RGB colour of a mask in colours stands for.
+        The value that each RGB colour of a mask in colours stands for; none for a colour that
+        several classes have.
 
     """
 
@@ -77,9 +80,12 @@ def legend(
     count = len(names)
     if not 0 < count <= REFUSED:
         raise UsageError(f"classes: {count}, expected 1 to {REFUSED}.")
-    if repeated := sorted({name for name in names if list(names).count(name) > 1}):
+    if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
         raise UsageError(f"classes: {', '.join(repeated)} named more than once.")
     colours = tuple(colours or colormap(count))
+    if len(colours) != count:
+        raise UsageError(f"classes: {len(colours)} colours for {count}.")
+    painted = Counter(colours)
     values = {VOID: VOID, **(values or {one: one for one in range(count)})}
     first = {one: value for value, one in sorted(values.items(), reverse=True)}
     return Legend(
@@ -87,7 +93,7 @@ def legend(
         colours,
         bytes(values.get(value, REFUSED) for value in range(256)),
         (
-            *((colour, first[one]) for one, colour in enumerate(colours)),
+            *((colour, first[one]) for one, colour in enumerate(colours) if painted[colour] == 1),
             *((colour, VOID) for colour in void_colours),
         ),
     )
@@ -134,7 +140,8 @@ SCRIBBLE = replace(
     VOC, values=VOC.values[:PADDING] + bytes([PADDING, VOID])
 )  # fmt: skip
 
-# The eleven classes of Brostow et al. as SegNet numbers and paints them.
+# The eleven classes of Brostow et al. as SegNet numbers and paints them; its masks have 11, which
+# its nets ignore, where others have 255.
 CAMVID = legend(
     (
         "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
@@ -144,6 +151,7 @@ CAMVID = legend(
         (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222),
         (128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
     ),
+    {**{one: one for one in range(11)}, 11: VOID},
     void_colours=((0, 0, 0),),
 )  # fmt: skip
 
@@ -197,7 +205,10 @@ LEGENDS = {
 }
 
 
-def find_legend(given: str | int | Sequence[str] | Legend) -> Legend:
+Classes = str | Path | int | Sequence[str] | Legend
+
+
+def find_legend(given: Classes) -> Legend:
     """Return a legend from its name, a number of classes, their names, or a file of names.
 
     A file has one class per line: its name and, if wanted, its colour as three numbers after
@@ -207,29 +218,36 @@ def find_legend(given: str | int | Sequence[str] | Legend) -> Legend:
         return given
     if isinstance(given, int) or (isinstance(given, str) and given.isdecimal()):
         return legend([f"class {one}" for one in range(int(given))])
-    if not isinstance(given, str):
+    if not isinstance(given, str | Path):
         return legend(given)
-    if given in LEGENDS:
-        return LEGENDS[given]
+    if str(given) in LEGENDS:
+        return LEGENDS[str(given)]
     if not Path(given).is_file():
         raise UsageError(
-            f"classes {given!r}: expected one of {', '.join(LEGENDS)}, a number, or a file with "
-            "one name per line."
+            f"classes {str(given)!r}: expected one of {', '.join(LEGENDS)}, a number, or a "
+            "file with one name per line."
         )
     return _read(Path(given))
 
 
 def _read(path: Path) -> Legend:
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line]
+    names: list[str] = []
     colours: list[Colour] = []
-    for number, (name, *numbers) in enumerate(rows, 1):
-        values = [int(one) for one in " ".join(numbers).split() if one.isdecimal()]
-        if numbers and (len(values) != 3 or max(values) > 255):
+    for number, line in enumerate(read_text(path, "a list of classes (text)").splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, colour = line.partition("\t")
+        words = colour.split()
+        values = [int(one) for one in words if one.isdecimal() and int(one) < 256]
+        if not name.strip() or len(words) != len(values) or len(values) not in (0, 3):
             raise FormatError(
-                f"{path}, line {number}: {name!r} has the colour {numbers}, expected three "
-                "numbers 0..255 after a tab."
+                f"{path}, line {number}: {name!r} and {colour!r}, expected a name and, if wanted, "
+                "its colour as three numbers 0..255 after a tab."
             )
+        names.append(name.strip())
         colours += [(values[0], values[1], values[2])] if values else []
-    if colours and len(colours) != len(rows):
-        raise FormatError(f"{path}: {len(colours)} of {len(rows)} classes have a colour.")
-    return legend([row[0].strip() for row in rows], colours or None)
+    if not names:
+        raise FormatError(f"{path}: names no class.")
+    if colours and len(colours) != len(names):
+        raise FormatError(f"{path}: {len(colours)} of {len(names)} classes have a colour.")
+    return legend(names, colours)

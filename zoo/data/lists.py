@@ -1,9 +1,12 @@
 """Files and folders become samples: lists of ids, lists of pairs, two folders."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from ...proto.errors import FormatError, MismatchError, StorageError, listing
+from ...proto.source import read_text
 from .dataset import Sample
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -13,25 +16,30 @@ MASKS = (".png", ".mat", ".bmp", ".tif", ".tiff")
 def read_list(path: Path) -> list[list[str]]:
     """Return the words of each line that has any.
 
+    In a line with a tab, tabs part the words, so that names may have spaces.
+
     Raises
     ------
     FormatError
-        The file is missing, is not text, names nothing, or repeats itself.
+        The file is not text, names nothing, repeats itself, or has lines of three words, or
+        of one and others of two.
+    ZooError
+        The file is missing or cannot be read.
 
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise FormatError(f"{path}: no such list.") from None
-    except UnicodeDecodeError:
-        raise FormatError(f"{path}: is not a text file, expected a list of images.") from None
-    rows = [words for line in lines if (words := line.split())]
+    lines = read_text(path, "a list of images (text)").splitlines()
+    split = [line.split("\t") if "\t" in line else line.split() for line in lines]
+    rows = [words for row in split if (words := [word.strip() for word in row if word.strip()])]
     if not rows:
         raise FormatError(f"{path}: names no image.")
-    seen: dict[str, int] = {}
-    for words in rows:
-        seen[words[0]] = seen.get(words[0], 0) + 1
-    if repeated := [f"{name}: {count} times" for name, count in seen.items() if count > 1]:
+    if odd := [" ".join(row) for row in rows if len(row) > 2 or len(row) != len(rows[0])]:
+        raise FormatError(
+            f"{path}: lines that are neither all 'image' nor all 'image label':\n{listing(odd)}\n"
+            "Names that have spaces need a tab after them."
+        )
+    if repeated := [
+        f"{name}: {n} times" for name, n in Counter(r[0] for r in rows).items() if n > 1
+    ]:
         raise FormatError(f"{path}: names images more than once:\n{listing(repeated)}")
     return rows
 
@@ -44,17 +52,21 @@ def by_stem(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str
     Raises
     ------
     StorageError
-        There is no such folder.
+        There is no such folder, or it cannot be read.
     MismatchError
         Two files have the same name but for the suffix.
 
     """
-    if not folder.is_dir():
-        raise StorageError(f"{folder}: no such folder.")
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        raise StorageError(f"{folder}: no such folder.") from None
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be read ({error.strerror}).") from None
     wanted = tuple(suffixes)
     found: dict[str, Path] = {}
     twice = []
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         if path.suffix.lower() not in wanted or path.name.startswith("."):
             continue
         if path.stem.endswith(ending):
@@ -68,38 +80,31 @@ def by_stem(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str
 def from_ids(ids: Iterable[str], images: Path, labels: Path | None) -> tuple[Sample, ...]:
     """Find each id's picture and mask; one that is missing keeps the usual name.
 
-    ``scan.check`` then reports all that is missing at once.
+    An id may lie in a folder of its own (``bonn/1``). `scan.check` then reports all that is
+    missing at once.
     """
-    photos = by_stem(images, PHOTOS)
-    masks = by_stem(labels, MASKS) if labels else {}
-    return tuple(
-        Sample(
-            one,
-            photos.get(one, images / f"{one}.jpg"),
-            masks.get(one, labels / f"{one}.png") if labels else None,
-        )
-        for one in ids
-    )
+    photo = _finder(images, PHOTOS, ".jpg")
+    mask = _finder(labels, MASKS, ".png") if labels else None
+    return tuple(Sample(one, photo(one), mask(one) if mask else None) for one in ids)
 
 
-def from_pairs(rows: Iterable[list[str]], root: Path) -> tuple[Sample, ...]:
-    """Read lines ``image label`` (or only ``image``) relative to ``root``.
+def _finder(root: Path, suffixes: Sequence[str], usual: str) -> Callable[[str], Path]:
+    """Return what finds an id's file; each folder is read once."""
+    inside = cache(lambda folder: by_stem(folder, suffixes))
+
+    def find(one: str) -> Path:
+        there = root / f"{one}{usual}"
+        return inside(there.parent).get(there.name.removesuffix(usual), there)
+
+    return find
+
+
+def from_pairs(rows: Sequence[list[str]], root: Path) -> tuple[Sample, ...]:
+    """Take the rows of a list (``image label``, or only ``image``), relative to ``root``.
 
     A leading slash does not make a path absolute where it leads nowhere: DrSleep's lists
     begin every path with one. The id is the file's name, or its path where names recur.
-
-    Raises
-    ------
-    FormatError
-        A line has three words or more, or not as many as the first.
-
     """
-    rows = list(rows)
-    odd = [" ".join(row) for row in rows if len(row) > 2 or len(row) != len(rows[0])]
-    if odd:
-        raise FormatError(
-            "list: lines that are neither all 'image' nor all 'image label':\n" + listing(odd)
-        )
     stems = [Path(row[0]).stem for row in rows]
     if len(set(stems)) < len(stems):
         stems = [str(Path(row[0].lstrip("/")).with_suffix("")) for row in rows]

@@ -52,6 +52,8 @@ def photo(image: Bytes | Floats, rows: Grid, columns: Grid, mode: Mode) -> Float
     in / out (TensorFlow 1). Both look at two neighbours and stay in float32. ``antialias``:
     Pillow's filter, which averages when shrinking, and rounds to 8 bits.
     """
+    if (rows.source, columns.source) == (rows.scaled, columns.scaled):  # Nothing between pixels.
+        return image[rows.places()].take(columns.places(), 1).astype(np.float32)
     if mode == "antialias":
         return _antialias(image, rows, columns).astype(np.float32)
     above, below, weight = _neighbours(rows, mode)

@@ -71,23 +71,24 @@ def check(
 
     ``progress`` is told how many samples of how many are done.
     """
-    findings: list[Finding] = []
-    for one in findings_of(dataset, threads):
-        findings.append(one)
-        if progress:
-            progress(len(findings), len(dataset.samples))
     count = len(dataset.legend.names)
-    total = sum((one.pixels for one in findings), np.zeros(256, np.int64))
-    problems = tuple(one.problem for one in findings if one.problem)
-    if not findings:
-        problems = (f"{dataset.name} {dataset.split}: has no samples.",)
+    total = np.zeros(256, np.int64)
+    present: list[frozenset[int]] = []
+    bad: dict[str, str] = {}
+    for done, one in enumerate(findings_of(dataset, threads), 1):
+        total += one.pixels
+        present.append(frozenset(np.flatnonzero(one.pixels[:count]).tolist()))
+        if one.problem:
+            bad[one.sample.id] = one.problem
+        if progress:
+            progress(done, len(dataset.samples))
     return Report(
         dataset,
         tuple(total[:count].tolist()),
         int(total[count:].sum()),
-        tuple(frozenset(np.flatnonzero(one.pixels[:count]).tolist()) for one in findings),
-        problems,
-        frozenset(one.sample.id for one in findings if one.problem),
+        tuple(present),
+        tuple(bad.values()),
+        frozenset(bad),
     )
 
 
@@ -129,12 +130,14 @@ def differ(mask: tuple[int, ...], photo: tuple[int, ...]) -> str:
 
 
 def demand_sound(report: Report) -> None:
-    """Raise a `ZooError` that lists every problem, if there is one."""
+    """Raise a `FormatError` that lists every problem, or a `MismatchError` for no samples."""
+    dataset = report.dataset
+    if not dataset.samples:
+        raise MismatchError(f"{dataset.name} {dataset.split}: has no samples.")
     if report.problems:
-        kind = MismatchError if not report.dataset.samples else FormatError
-        raise kind(
-            f"{report.dataset.name} {report.dataset.split}: {len(report.problems)} of "
-            f"{len(report.dataset.samples)} samples cannot be used:\n{listing(report.problems)}\n"
+        raise FormatError(
+            f"{dataset.name} {dataset.split}: {len(report.problems)} of "
+            f"{len(dataset.samples)} samples cannot be used:\n{listing(report.problems)}\n"
             "Repair them, or leave them out (--skip-bad)."
         )
 
@@ -154,7 +157,7 @@ def sound(report: Report) -> tuple[Dataset, Report]:
     if not kept:
         raise ZooError(
             f"{report.dataset.name} {report.dataset.split}: not one sample can be used:\n"
-            f"{listing(report.problems)}"
+            f"{listing(report.problems or ['there is none'])}"
         )
     dataset = replace(
         report.dataset, samples=tuple(report.dataset.samples[place] for place in kept)

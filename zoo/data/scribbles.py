@@ -5,6 +5,7 @@ the more the nearer it is to the region's border. So it follows the skeleton wit
 and a smooth random field in the costs lets it wander as a hand does.
 """
 
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def scribble_masks(
 
 def _draw_file(source: Path, legend: Legend, share: float, seed: int) -> bytes:
     """Return the PNG of a mask's scribbles."""
-    random = np.random.Generator(np.random.PCG64([seed, zlib.crc32(source.stem.encode())]))
+    random = np.random.Generator(np.random.PCG64([seed, zlib.crc32(os.fsencode(source.stem))]))
     return indexed(scribble(read_mask(source, legend), random, share), palette(legend.colours))
 
 
@@ -148,7 +149,7 @@ def _survey(mask: Bytes, random: np.random.Generator) -> _Land:
     inner = ndimage.maximum_filter(mask, **around) == ndimage.minimum_filter(mask, **around)
     depth = ndimage.distance_transform_edt(inner) + 1
     field = ndimage.gaussian_filter(random.standard_normal(mask.shape), min(mask.shape) / 24)
-    field *= WANDER / max(float(field.std()), 1e-9)
+    field *= WANDER / (float(field.std()) or 1.0)  # One pixel has none.
     lengths, costs = _steps(mask, np.exp(field) / (depth + HALF))
     _, region = csgraph.connected_components(lengths, directed=False)
     area, first = np.bincount(region), np.unique(region, return_index=True)[1]

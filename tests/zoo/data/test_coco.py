@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_zoo.proto.errors import FormatError, UsageError, ZooError
+from deeplab_zoo.proto.errors import FormatError, StorageError, UsageError, ZooError
 from deeplab_zoo.zoo.data.coco import convert_instances
 from deeplab_zoo.zoo.data.layouts import open_dataset
 
@@ -145,6 +145,11 @@ def test_what_is_no_file_of_instances_is_refused(write: Write, tmp_path: Path) -
         other.write_text(text)
         with pytest.raises(FormatError, match=r"other.json: is no JSON of COCO's instances"):
             convert_instances(other, tmp_path / "masks")
+    size = [{"id": 10, "file_name": "a.jpg", "height": 0, "width": 9}]
+    with pytest.raises(FormatError, match="a.jpg is 0x9"):
+        convert_instances(write(images=size), tmp_path / "masks")
+    with pytest.raises(StorageError, match="cannot be read"):
+        convert_instances(tmp_path, tmp_path / "masks")
     with pytest.raises(UsageError, match="no such file"):
         convert_instances(tmp_path / "none.json", tmp_path / "masks")
     longer = mask.encode(np.asfortranarray(np.eye(50, dtype=np.uint8)))["counts"].decode()

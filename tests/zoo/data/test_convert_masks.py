@@ -24,7 +24,9 @@ def test_a_folder_of_colour_masks_becomes_ids(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("a", "b"):
         Image.fromarray(colours_of(IDS)).save(source / f"{name}.png")
-    written = list(convert_masks(source, target, VOC))
+    told: list[tuple[int, int]] = []
+    written = list(convert_masks(source, target, VOC, progress=lambda *one: told.append(one)))
+    assert told == [(1, 2), (2, 2)]
     assert written == [target / "a.png", target / "b.png"]
     for path in written:
         with Image.open(path) as picture:

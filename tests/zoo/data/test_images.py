@@ -8,7 +8,7 @@ from PIL import Image
 
 from deeplab_zoo.proto.errors import FormatError
 from deeplab_zoo.zoo.data.images import luminance, read_mask, read_photo
-from deeplab_zoo.zoo.data.legend import CITYSCAPES_IDS, VOC, colormap, legend
+from deeplab_zoo.zoo.data.legend import CAMVID, CITYSCAPES_IDS, VOC, colormap, legend
 
 IDS = np.array([[0, 1, 20], [15, 255, 2]], np.uint8)
 
@@ -42,6 +42,29 @@ def test_colours_follow_the_legends_renumbering(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     Image.fromarray(np.array([[(128, 64, 128), (0, 0, 142), (0, 0, 0)]], np.uint8)).save(path)
     assert read_mask(path, CITYSCAPES_IDS).tolist() == [[0, 13, 255]]
+
+
+def test_colours_that_are_all_grey_are_colours_still(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    for greys, known, ids in (
+        ([0, 0], CAMVID, [255, 255]),  # Black is void there, and 0 is sky.
+        ([0, 128], CAMVID, [255, 0]),
+        ([0, 128], VOC, [0, 7]),
+        ([0, 15], VOC, [0, 15]),  # No class has the colour (15, 15, 15).
+        ([0, 255], legend(["ground", "house"], [(0, 0, 0), (255, 255, 255)]), [0, 1]),
+    ):
+        Image.fromarray(np.repeat(np.array([greys], np.uint8)[..., None], 3, 2)).save(path)
+        assert read_mask(path, known).tolist() == [ids]
+
+
+def test_a_colour_of_several_classes_is_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.array([[(9, 8, 7), (0, 0, 0)]], np.uint8)).save(path)
+    known = legend(["a", "b", "c"], [(0, 0, 0), (9, 8, 7), (9, 8, 7)])
+    with pytest.raises(
+        FormatError, match=r"1 colours .*: \(9, 8, 7\).* several classes one colour"
+    ):
+        read_mask(path, known)
 
 
 def test_a_grey_picture_of_the_palette_is_refused_with_the_cure(tmp_path: Path) -> None:
@@ -101,6 +124,26 @@ def test_damage_is_named(tmp_path: Path) -> None:
             read_photo(path)
 
 
+def test_damage_that_trips_the_decoder_is_named_too(tmp_path: Path) -> None:
+    path = tmp_path / "photo.tif"
+    Image.new("RGB", (7, 5)).save(path)
+    # The strip's offset (tag 273, a long) becomes text: Pillow raises a TypeError.
+    whole = path.read_bytes()
+    assert whole.count(b"\x11\x01\x04\x00") == 1
+    path.write_bytes(whole.replace(b"\x11\x01\x04\x00", b"\x11\x01\x02\x00"))
+    with pytest.raises(FormatError, match="photo.tif: is damaged"):
+        read_photo(path)
+
+
+def test_what_pillow_finds_too_large_is_not_simply_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (7, 5)).save(tmp_path / "aerial.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(FormatError, match=r"aerial.png: .*tiles: Image size \(35 pixels\)"):
+        read_photo(tmp_path / "aerial.png")
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @given(data=st.data(), kind=st.sampled_from(["photo.jpg", "mask.png"]))
 @settings(max_examples=80, deadline=None)
@@ -132,6 +175,18 @@ def test_mat_masks_of_sbd_and_coco_stuff(tmp_path: Path) -> None:
     assert read_mask(stuff, legend([str(one) for one in range(182)])).tolist() == [[255, 0, 181]]
     with pytest.raises(FormatError, match="has no variable 'GTcls'"):
         read_mask(other, VOC)
+    for held, complaint in (
+        ({"S": np.array([[0, 300]], np.uint16)}, "labels from 255.0 to 299.0"),
+        ({"GTcls": {"Segmentation": np.array([[0, 257]], np.uint16)}}, "labels from 0 to 257"),
+        ({"S": np.ones((2, 3, 4), np.uint8)}, r"of shape \(2, 3, 4\), expected class ids"),
+        ({"S": np.array([[1.5, 2]])}, r"float64 of shape \(1, 2\)"),
+        ({"GTcls": {"Segmentation": np.array([[1, np.nan]])}}, r"float64 of shape \(1, 2\)"),
+    ):
+        io.savemat(other, held)
+        with pytest.raises(FormatError, match=complaint):
+            read_mask(other, VOC)
+    assert (read_mask(sbd.rename(tmp_path / "sbd.MAT"), VOC) == IDS % 21).all()
+    (tmp_path / "sbd.MAT").rename(sbd)
     sbd.write_bytes(sbd.read_bytes()[:150])
     with pytest.raises(FormatError, match="sbd.mat: is damaged"):
         read_mask(sbd, VOC)

@@ -216,6 +216,10 @@ def test_lists_beside_the_folders_are_not_ignored(tmp_path: Path, put_pair: Put)
     assert ids(open_dataset(tmp_path, "val", classes=2)) == ["y"]
     with pytest.raises(UsageError, match="has no split 'train', expected one of val"):
         open_dataset(tmp_path, "train", classes=2)
+    with pytest.raises(UsageError, match="has no split '', expected one of val"):
+        open_dataset(tmp_path, "", classes=2)
+    put_pair("images/train/z.jpg", "labels/train/z.png", 1)
+    assert ids(open_dataset(tmp_path, "train", classes=2)) == ["z"]
 
 
 @pytest.mark.golden
@@ -249,6 +253,17 @@ def test_cityscapes(tmp_path: Path, put_pair: Put, kind: str, value: int) -> Non
         open_dataset(tmp_path, "train")
 
 
+def test_a_city_without_masks_does_not_change_how_the_others_are_read(
+    tmp_path: Path, put: Put, put_pair: Put
+) -> None:
+    put("leftImg8bit/val/aachen/a_leftImg8bit.png")
+    (tmp_path / "gtFine" / "val" / "aachen").mkdir(parents=True)
+    put_pair("leftImg8bit/val/bonn/b_leftImg8bit.png", "gtFine/val/bonn/b_gtFine_labelIds.png", 26)
+    report = check(open_dataset(tmp_path, "val"))
+    assert report.present == (set(), {13})
+    assert "a_gtFine_labelIds.png: no such file" in report.problems[0]
+
+
 @pytest.mark.parametrize("masks", ["stuffthingmaps", "annotations"])
 def test_coco_stuff(tmp_path: Path, put_pair: Put, masks: str) -> None:
     put_pair("images/train2017/000000000009.jpg", f"{masks}/train2017/000000000009.png", 181, 255)
@@ -256,8 +271,18 @@ def test_coco_stuff(tmp_path: Path, put_pair: Put, masks: str) -> None:
         found = open_dataset(tmp_path, split)
         assert (found.name, len(found.legend.names)) == ("coco-stuff", 182)
         demand_all_there(found)
-    with pytest.raises(UsageError, match="no split 'val'"):
+    with pytest.raises(UsageError, match="no split 'val', expected one of train2017"):
         open_dataset(tmp_path, "val")
+
+
+def test_folders_named_like_cocos_but_without_its_years_are_anybodys(
+    tmp_path: Path, put_pair: Put
+) -> None:
+    put_pair("images/train/x.jpg", "annotations/train/x.png", 1)
+    with pytest.raises(UsageError, match="is none of the layouts"):
+        open_dataset(tmp_path)
+    found = open_dataset(tmp_path, images="images", labels="annotations", classes=2)
+    assert (found.name, ids(found)) == ("folders", ["x"])
 
 
 def test_coco_stuff_10k(tmp_path: Path, put: Put) -> None:
@@ -294,7 +319,7 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path, voc: Path, put: Put) -> 
         (tmp_path / "twice.txt", FormatError, "more than once:\n  a: 2 times"),
         (tmp_path / "three.txt", FormatError, "neither all .image. nor .*\n  a.jpg b.png c.png"),
         (tmp_path / "some.txt", FormatError, "neither all .image. nor .*\n  b.jpg"),
-        (tmp_path / "bytes.txt", FormatError, "is not a text file"),
+        (tmp_path / "bytes.txt", FormatError, "is a binary file, expected a list of"),
     ):
         with pytest.raises(kind, match=complaint):
             open_dataset(path, classes=2)
@@ -302,6 +327,11 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path, voc: Path, put: Put) -> 
         open_dataset(voc, images="none", labels="none", classes=legend(["a"]))
     with pytest.raises(UsageError, match="no split 'tset', expected one of train, train_aug, val"):
         open_dataset(voc, "tset")
+    (tmp_path / "sbd" / "img").mkdir(parents=True)
+    (tmp_path / "sbd" / "cls").mkdir()
+    (tmp_path / "sbd" / "val.txt").write_text("x")
+    with pytest.raises(UsageError, match="no split 'train', expected one of val"):
+        open_dataset(tmp_path / "sbd", "train")
     put("two/images/x.png")
     put("two/labels/x.png")
     with pytest.raises(UsageError, match="which classes"):

@@ -45,6 +45,10 @@ def test_cityscapes_values_are_renumbered_and_unjudged_ones_are_void() -> None:
     assert dict(CITYSCAPES_IDS.ink)[(0, 0, 142)] == 26
 
 
+def test_segnets_own_number_for_void_in_camvid_is_void() -> None:
+    assert CAMVID.values[10:13] == bytes([10, 255, REFUSED])
+
+
 def test_scribbles_know_padding() -> None:
     assert SCRIBBLE.values[20] == 20
     assert SCRIBBLE.values[21] == REFUSED
@@ -82,10 +86,17 @@ def test_classes_come_from_a_name_a_number_names_or_a_file(tmp_path: Path) -> No
     assert read.colours == ((10, 20, 30), (40, 50, 60))
 
 
+def test_a_file_of_classes_may_have_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("\ufeffwall\n\n   \nToreinfahrt für Lkw\t\n", encoding="utf-8")
+    assert find_legend(path).names == ("wall", "Toreinfahrt für Lkw")
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [("wall\t1 2\n", "line 1: 'wall'"), ("a\t1 2 3\nb\n", "1 of 2 classes have a colour"),
-     ("a\t1 2 256\n", "three numbers 0..255")],
+     ("a\t1 2 256\n", "three numbers 0..255"), ("\na\t-1 1 2 3\n", "line 2: 'a' and '-1 1 2 3'"),
+     ("a\t1 2 3 x\n", "line 1: 'a'"), ("\t1 2 3\n", "expected a name"), (" \n", "names no class")],
 )  # fmt: skip
 def test_a_malformed_file_of_classes_is_named(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "classes.txt"
@@ -94,10 +105,19 @@ def test_a_malformed_file_of_classes_is_named(tmp_path: Path, text: str, complai
         find_legend(str(path))
 
 
+def test_a_file_of_classes_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_bytes("Straße".encode("latin-1"))
+    with pytest.raises(FormatError, match="classes.txt: byte 4 is not UTF-8"):
+        find_legend(str(path))
+
+
 def test_legends_that_cannot_be_are_refused() -> None:
     with pytest.raises(UsageError, match="classes: 0"):
         legend([])
     with pytest.raises(UsageError, match="wall named more than once"):
         legend(["wall", "roof", "wall"])
+    with pytest.raises(UsageError, match="1 colours for 2"):
+        legend(["wall", "roof"], [(0, 0, 0)])
     with pytest.raises(UsageError, match="expected one of voc"):
         find_legend("vocc")

@@ -56,6 +56,14 @@ def test_nearest_on_the_top_left_grid_is_tensorflows() -> None:
     assert found.tolist() == ids[[0, 0, 1, 1, 2, 3, 3, 4]][:, [0, 2, 4]].tolist()
 
 
+@pytest.mark.parametrize("mode", ["half_pixel", "top_left", "antialias"])
+def test_a_window_at_the_picture_s_own_size_is_its_pixels(mode: Mode) -> None:
+    image = picture(17, 31)
+    found = photo(image, Grid(17, 17, 3, 11), Grid(31, 31, 4, 30, flip=True), mode)
+    assert found.dtype == np.float32
+    assert (found == image[3:11, 1:27][:, ::-1]).all()
+
+
 def test_nearest_on_the_half_pixel_grid_is_torchs_exact_one() -> None:
     ids = np.arange(15 * 14, dtype=np.uint8).reshape(15, 14)
     tensor = torch.from_numpy(ids)[None, None].float()

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def test_void_and_nothing_to_draw_on_stay_unlabelled() -> None:
     assert (scribble(np.full((9, 7), 255, np.uint8), random()) == 255).all()
     assert (scribble(np.zeros((2, 4), np.uint8), random()) == 255).all()
     assert (scribble(np.zeros((1, 30), np.uint8), random(), 1.0) == 0).any()
+    assert (scribble(np.zeros((1, 1), np.uint8), random()) == 255).all()
 
 
 def masks(folder: Path, count: int = 3) -> Path:
@@ -130,6 +132,13 @@ def test_scribbles_depend_on_mask_name_and_seed_alone(tmp_path: Path) -> None:
     (source / "m1.png").write_bytes((source / "m2.png").read_bytes())
     list(scribble_masks(source / "m1.png", tmp_path / "m1.png", VOC))
     assert (tmp_path / "m1.png").read_bytes() != (tmp_path / "m2.png").read_bytes()
+
+
+def test_a_file_name_that_is_not_utf_8_is_drawn(tmp_path: Path) -> None:
+    (source,) = masks(tmp_path / "masks", 1).iterdir()
+    odd = source.rename(source.with_name(os.fsdecode(b"stra\xdfe.png")))
+    (written,) = scribble_masks(odd.parent, tmp_path / "out", VOC)
+    assert written.name == odd.name
 
 
 def test_files_have_a_palette_and_are_read_by_the_legend_of_scribbles(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Outcome:
 
     miou: float
     steps: int
-    step_ms: float  # the median of those logged
+    step_ms: float  # of the fastest tenth: others may use the machine as well
 
 
 def lovasz(_: Setting, rates: Sequence[float]) -> Study:
@@ -104,12 +104,12 @@ def lovasz(_: Setting, rates: Sequence[float]) -> Study:
         "ce": Run(),
         "ce+lovasz": Run(changes=both),
         "ce, class weights": Run(changes={"class_weights": "balanced"}),
-        "ce, as long as ce+lovasz": Run(as_long_as="ce+lovasz"),
         "ce, 70 %": Run(share=FIRST),
     }
     for rate in rates:
         runs[f"ce, then lovasz, rate {rate:g}"] = Run("ce, 70 %", 1 - FIRST, rate, changes=late)
         runs[f"ce, then ce, rate {rate:g}"] = Run("ce, 70 %", 1 - FIRST, rate)
+    runs["ce, as long as ce+lovasz"] = Run(as_long_as="ce+lovasz")
     return Study("ce", runs)
 
 
@@ -196,7 +196,7 @@ def train(
     with (output(folder, name, seed) / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     speeds = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
-    step_ms = 1000 * setting.batch_size / statistics.median(speeds)
+    step_ms = 1000 * setting.batch_size / statistics.quantiles(speeds, n=10)[-1]
     return Outcome(float(rows[-1]["miou"]), steps, step_ms)
 
 

@@ -30,7 +30,7 @@ class Scoring(TypedDict):
 def _size(_: click.Context, __: click.Parameter, value: str) -> int | None:
     if value in ("profile", "original"):
         return None if value == "profile" else 0
-    if not value.isdigit():
+    if not value.isdecimal():
         raise click.BadParameter(f"{value!r}, expected profile, original or a number of pixels.")
     return int(value)
 

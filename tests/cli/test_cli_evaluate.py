@@ -169,6 +169,8 @@ def test_a_damaged_picture_stops_the_run_unless_skipped(run_here: Run, files: Pa
         (["evaluate", "x.h5", "--data", "voc", "--device", "tpu9"], 2, "device 'tpu9'"),
         (["evaluate", "x.h5", "--data", "voc", "--by-sign"], 2, "goes with --binary"),
         (["evaluate", "x.h5", "--data", "voc", "--scales", "1,x"], 2, "expected numbers"),
+        (["evaluate", "x.h5", "--data", "voc", "--size", "²"], 2, "expected profile"),
+        (["evaluate", "x.h5", "--data", "voc", "--scales", "1,nan"], 2, "numbers above 0"),
         (["evaluate", "x.h5", "--data", "voc", "--crf-parameters", "x=1"], 2, "expected some of"),
         (["evaluate", "x.h5", "--data", "voc", "-o", "x.h5/out"], 6, "no folder to write into"),
         (["predict", "x.h5", "voc", "--no-mask"], 2, "nothing to write"),

@@ -4,6 +4,7 @@ An image enters as the network wants it; what leaves is a score per class and pi
 image's own size. The largest wins there: scores are resized, never class ids.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -37,6 +38,18 @@ class Crf:
     bi_xy: float = 67.0
     bi_rgb: float = 3.0
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        sigmas, weights = (self.pos_xy, self.bi_xy, self.bi_rgb), (self.pos_w, self.bi_w)
+        if (
+            self.iterations < 0
+            or not all(0 < one < math.inf for one in sigmas)
+            or not all(map(math.isfinite, weights))
+        ):
+            raise UsageError(
+                f"CRF: {self}, expected iterations of 0 or more, finite weights, sigmas above 0."
+            )
+
 
 def crf_of(given: Mapping[str, float]) -> Crf:
     """Return the parameters with some replaced, by name; raise `UsageError` for wrong ones."""
@@ -44,10 +57,9 @@ def crf_of(given: Mapping[str, float]) -> Crf:
     if unknown := sorted(set(given) - set(known)):
         raise UsageError(f"CRF: {', '.join(unknown)}, expected some of {', '.join(known)}.")
     iterations, *rest = ({**asdict(Crf()), **given}[name] for name in known)
-    found = Crf(int(iterations), *rest)
-    if found.iterations < 0 or min(found.pos_xy, found.bi_xy, found.bi_rgb) <= 0:
-        raise UsageError(f"CRF: {found}, expected iterations of 0 or more and sigmas above 0.")
-    return found
+    if not float(iterations).is_integer():
+        raise UsageError(f"CRF: {iterations:g} iterations, expected a whole number.")
+    return Crf(int(iterations), *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if not self.scales or min(self.scales) <= 0:
+        if not self.scales or not all(0 < one < math.inf for one in self.scales):
             raise UsageError(f"scales: {self.scales}, expected numbers above 0.")
         if (self.size or 0) < 0 or self.window < 0:
             raise UsageError(f"size {self.size}, window {self.window}: expected 0 or more.")

@@ -161,7 +161,8 @@ def test_bf16_is_near_and_comes_back_as_float32(toy: Make) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"scales": ()}, {"scales": (1, 0)}, {"size": -1}, {"window": -2}, {"overlap": 1.0},
+    [{"scales": ()}, {"scales": (1, 0)}, {"scales": (float("nan"), 1)},
+     {"scales": (1, float("inf"))}, {"size": -1}, {"window": -2}, {"overlap": 1.0},
      {"overlap": float("nan")}],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(wrong: dict[str, object]) -> None:

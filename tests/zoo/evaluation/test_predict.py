@@ -55,6 +55,19 @@ def test_results_have_their_pictures_names_sizes_and_values(
         np.testing.assert_array_equal(np.load(f"{out}-probabilities.npz")["probabilities"], shares)
 
 
+def test_probabilities_are_computed_only_if_they_are_wanted(
+    toy: Make, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("softmax")
+
+    monkeypatch.setattr(torch.Tensor, "softmax", fail)
+    kinds = ("mask", "colour", "overlay")
+    predict(toy(), find([str(photos / "p2.png")]), tmp_path, kinds=kinds)
+    with pytest.raises(AssertionError, match="softmax"):
+        predict(toy(), find([str(photos / "p3.png")]), tmp_path, kinds=("npy",))
+
+
 def test_equal_predictions_give_equal_files(toy: Make, photos: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         predict(toy(), find([str(photos / "p2.png")]), tmp_path / folder, kinds=("mask", "npz"))

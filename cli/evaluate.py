@@ -65,7 +65,7 @@ def evaluate(
     from ..zoo.data.scan import check, demand_sound, sound
     from ..zoo.evaluation import job
     from ..zoo.evaluation.evaluate import Judge
-    from ..zoo.evaluation.processes import together
+    from ..zoo.evaluation.processes import is_first, together
     from ..zoo.evaluation.report import curve_fields, fields
 
     files = job.checkpoints(models)
@@ -80,7 +80,7 @@ def evaluate(
     dataset = replace(dataset, name=name, samples=dataset.samples[:limit])
     with ExitStack() as stack:
         where = stack.enter_context(together(device))
-        first = job.is_first()
+        first = is_first()
 
         def say(text: str) -> None:
             if first:

@@ -4,6 +4,7 @@ Every image is judged at its original size. Under ``torch.distributed`` the proc
 images and add up their counts, so each gets what one alone would.
 """
 
+import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from ... import __version__
 from ...proto.errors import MismatchError, UsageError, listing
@@ -20,6 +20,7 @@ from ..data.loader import Batch, evaluation_loader
 from ..models.optimize import Optimize, Precision
 from .metrics import Counts, Scores, count, gather, scores, total
 from .network import Network
+from .processes import place
 from .protocol import Protocol, decide, describe, score, scoring
 from .published import Published
 
@@ -88,8 +89,12 @@ class Evaluation:
         )
 
     def worst(self, number: int) -> list[str]:
-        """Return the ids of the images with the lowest IoU, the lowest first."""
-        return sorted(self.images, key=lambda one: (self.images[one], one))[:number]
+        """Return the ids of the images with the lowest IoU, the lowest first.
+
+        An image that is void all over has none, and is not among them.
+        """
+        known = [name for name, iou in self.images.items() if not math.isnan(iou)]
+        return sorted(known, key=lambda name: (self.images[name], name))[:number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,8 @@ def count_dataset(
     def counts() -> Iterator[Counts]:
         nonlocal done
         for group in alike(batches, work.batch_size):
-            images = torch.cat([one["image"] for one in group]).to(device)
+            # Each from its own page-locked memory, where there is a GPU; a joint one is not.
+            images = torch.cat([one["image"].to(device, non_blocking=True) for one in group])
             found = score(model, images, protocol)
             for ids, one in zip(
                 decide(found, judge.wanted, by_sign=judge.by_sign), group, strict=True
@@ -252,13 +258,6 @@ def evaluate(
             "device": str(next(model.parameters()).device),
         },
     )
-
-
-def place() -> tuple[int, int]:
-    """Return this process's rank and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def _demand_fit(model: Network, dataset: Dataset, judge: Judge) -> None:

@@ -17,12 +17,13 @@ from ..data.images import read_photo
 from ..data.legend import Legend
 from ..models.load import file_of
 from ..strict_json import dumps
-from .evaluate import Evaluation, Judge, Work, count_dataset, evaluate, place
+from .evaluate import Evaluation, Judge, Work, count_dataset, evaluate
 from .inputs import is_glob, matching
 from .network import Network, open_network
 from .page import Shown, curve_page, page
 from .paint import palette
 from .predict import segment
+from .processes import is_first
 from .protocol import Protocol, decide, scoring
 from .published import published
 from .report import curve_fields, curve_markdown, fields, markdown
@@ -126,11 +127,6 @@ def evaluate_files(
         write_text(folder / "curve.md", "\n".join(curve_markdown(points)) + "\n")
         write_text(folder / "curve.html", curve_page(points))
     return points
-
-
-def is_first() -> bool:
-    """Say whether this process is the one that writes and prints."""
-    return place()[0] == 0
 
 
 def submitting(

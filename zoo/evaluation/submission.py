@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ...converters.files import replacing
 from ...proto.errors import UsageError
-from .evaluate import place
 from .paint import indexed
+from .processes import place
 
 COMPETITIONS = ("comp5", "comp6")
 SUFFIXES = (".tgz", ".tar.gz")

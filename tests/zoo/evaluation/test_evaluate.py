@@ -75,15 +75,23 @@ def test_batches_and_workers_change_nothing(toy: Make, data: Dataset) -> None:
 SCRIPT = """
 import json, os, sys
 from dataclasses import asdict
+from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {folder!r})
 from conftest import Toy
 from deeplab_zoo import open_dataset
 from deeplab_zoo.zoo.evaluation.evaluate import evaluate
+from deeplab_zoo.zoo.evaluation.inputs import find
+from deeplab_zoo.zoo.evaluation.predict import predict
 from deeplab_zoo.zoo.evaluation.processes import together
 with together() as device:
     found = evaluate(Toy(), open_dataset({data!r}, "val", classes=5))
+    for photos in ({data!r} + "/images/p3.png", {data!r} + "/images"):  # One, and seven.
+        done = predict(Toy(), find([photos]), Path({out!r}), overwrite=True)
+        assert sorted(one.stem for one in done.written) == sorted(
+            one.name.name for one in find([photos])
+        ), done
 with open({out!r} + os.environ["RANK"], "w") as file:
     json.dump(asdict(found), file)
 """
@@ -102,14 +110,19 @@ def test_two_processes_come_to_exactly_what_one_does(
          str(tmp_path / "script.py")],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
+    names = [f"p{one}.png" for one in range(7)]
+    assert sorted(one.name for one in (tmp_path / "rank").iterdir()) == names
     for rank in range(2):  # Of seven images one has four and the other three.
         assert json.loads((tmp_path / f"rank{rank}").read_text()) == alone
 
 
 def test_the_worst_images_are_those_of_the_lowest_iou(toy: Make, data: Dataset) -> None:
+    Image.fromarray(np.full((25, 40), 255, np.uint8)).save(data.samples[2].label)  # Void alone.
     found = evaluate(toy(), data)
-    values = [found.images[name] for name in found.worst(3)]
-    assert values == sorted(found.images.values())[:3]
+    assert np.isnan(found.images["p2"])
+    values = [found.images[name] for name in found.worst(7)]
+    assert values == sorted(one for one in found.images.values() if one == one)
+    assert len(found.worst(3)) == 3
 
 
 def test_one_class_against_the_rest_of_a_network_with_all(toy: Make, data: Dataset) -> None:

@@ -17,11 +17,11 @@ from ... import __version__
 from ...proto.errors import MismatchError, UsageError, listing
 from ..data.dataset import Dataset
 from ..data.loader import Batch, evaluation_loader
+from ..models.inference import Network, scoring
 from ..models.optimize import Optimize, Precision
 from .metrics import Counts, Scores, count, gather, scores, total
-from .network import Network
 from .processes import place
-from .protocol import Protocol, decide, describe, score, scoring
+from .protocol import Protocol, decide, describe, score
 from .published import Published
 
 TRIMAP = 10  # Pixels around a boundary.

@@ -15,16 +15,17 @@ from ...proto.errors import StorageError, UsageError
 from ..data.dataset import Dataset
 from ..data.images import read_photo
 from ..data.legend import Legend
+from ..models.inference import Network, scoring
 from ..models.load import file_of
 from ..strict_json import dumps
 from .evaluate import Evaluation, Judge, Work, count_dataset, evaluate
 from .inputs import is_glob, matching
-from .network import Network, open_network
+from .network import open_network
 from .page import Shown, curve_page, page
 from .paint import palette
 from .predict import segment
 from .processes import is_first
-from .protocol import Protocol, decide, scoring
+from .protocol import Protocol, decide
 from .published import published
 from .report import curve_fields, curve_markdown, fields, markdown
 from .submission import submission

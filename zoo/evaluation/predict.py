@@ -18,14 +18,13 @@ from ...converters.files import folder_for, replacing
 from ...proto.errors import FormatError, UsageError, ZooError, listing
 from ..data.images import read_photo
 from ..data.legend import Legend, find_legend
-from ..models.inference import prepare
+from ..models.inference import Network, prepare, scoring
 from .evaluate import Work
 from .heatmap import Reach, gradients, sheet
 from .inputs import Input
-from .network import Network
 from .paint import indexed, overlay, palette, png
 from .processes import everyones, place
-from .protocol import Protocol, decide, score, scoring
+from .protocol import Protocol, decide, score
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -84,7 +83,8 @@ def segment(
 ) -> Iterator[Tensor]:
     """Yield the scores (classes, height, width) of RGB photos (height, width, 3), in order.
 
-    Neighbours of one size are scored together, up to ``batch_size``. Call it within `scoring`.
+    Neighbours of one size are scored together, up to ``batch_size``. Call it within
+    `inference.scoring`.
     """
     device = next(model.parameters()).device
     protocol = protocol or Protocol()

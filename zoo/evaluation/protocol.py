@@ -5,22 +5,17 @@ image's own size. The largest wins there: scores are resized, never class ids.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from typing import Literal
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
-from ..models.inference import padded_size, pixels
-from ..models.optimize import Precision
+from ..models.inference import Network, pixels, whole
 from ..models.resampling import resize, scaled
-from .network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,30 +133,11 @@ def describe(protocol: Protocol, numerics: Numerics, within: Sequence[float] = (
     return "; ".join(parts)
 
 
-@contextmanager
-def scoring(model: Network, precision: Precision | None = None) -> Iterator[torch.device]:
-    """Have the model in eval mode, without gradients, until the block ends; give its device.
-
-    Then each of its parts is in the mode it was in: frozen batch norms stay frozen.
-    """
-    device = next(model.parameters()).device
-    modes = [(part, part.training) for part in model.modules()]
-    for part, _ in modes:
-        part.training = False
-    cast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-    try:
-        with torch.inference_mode(), cast:
-            yield device
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
 def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
     """Score images of one size: (batch, 3, h, w) to float32 (batch, classes, h, w).
 
     ``images`` are prepared as the model's profile says. The result is scores, unless
-    ``protocol.gives_probabilities``. Call it within `scoring`.
+    ``protocol.gives_probabilities``. Call it within `inference.scoring`.
     """
     if model.config.classes == 1 and protocol.gives_probabilities:
         raise UsageError("a network of one class: has scores alone, this protocol needs several.")
@@ -220,14 +196,10 @@ def starts(size: int, window: int, overlap: float) -> list[int]:
 
 
 def _whole(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
-    """Score as `inference.predict` does: pad, score, resize to the padded size, crop back."""
     numerics = model.numerics
     if protocol.size is not None:
         numerics = replace(numerics, test_size=protocol.size)
-    height, width = images.shape[-2:]
-    size = padded_size(height, numerics), padded_size(width, numerics)
-    padded = functional.pad(images, (0, size[1] - width, 0, size[0] - height))
-    scores = resize(model(padded).float(), size, numerics)[..., :height, :width]
+    scores = whole(model, images, numerics)
     return scores.softmax(1) if protocol.average == "probabilities" else scores
 
 

@@ -7,8 +7,8 @@ import torch
 from deeplab_zoo import ZooError
 from deeplab_zoo.converters.numerics import TF_SLIM
 from deeplab_zoo.zoo.crf.dense import DenseCRF
-from deeplab_zoo.zoo.evaluation.protocol import Crf, Protocol, crf_of, score, scoring
-from deeplab_zoo.zoo.models.inference import prepare
+from deeplab_zoo.zoo.evaluation.protocol import Crf, Protocol, crf_of, score
+from deeplab_zoo.zoo.models.inference import prepare, scoring
 
 Make = Callable[..., torch.nn.Module]
 

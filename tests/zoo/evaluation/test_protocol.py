@@ -16,10 +16,9 @@ from deeplab_zoo.zoo.evaluation.protocol import (
     decide,
     describe,
     score,
-    scoring,
     starts,
 )
-from deeplab_zoo.zoo.models.inference import prepare
+from deeplab_zoo.zoo.models.inference import predict, prepare, scoring
 from deeplab_zoo.zoo.models.resampling import resize, scaled
 
 Make = Callable[..., torch.nn.Module]
@@ -132,10 +131,12 @@ def test_one_class_wins_by_the_largest_score_or_by_its_sign() -> None:
     assert decide(scores[:, 1:]).tolist() == [[[0, 1, 0]]]
 
 
-def test_a_network_of_one_class_has_no_probabilities(toy: Make) -> None:
-    model = toy(1)
+def test_a_network_of_one_class_is_judged_by_sign_and_has_no_probabilities(toy: Make) -> None:
+    model, shot = toy(1), photo(19, 41)
     with scoring(model):
-        score(model, images(1, 19, 41), Protocol())
+        found = decide(score(model, prepare(shot, SMALL), Protocol()))[0]
+        assert found.unique().tolist() == [0, 1]
+        np.testing.assert_array_equal(found, predict(model, shot, SMALL))
         with pytest.raises(ZooError, match="needs several"):
             score(model, images(1, 19, 41), Protocol(average="probabilities"))
 
@@ -145,6 +146,8 @@ def test_afterwards_each_part_is_in_the_mode_it_was_in(toy: Make) -> None:
     model.train()[1].eval()
     with scoring(model):
         assert not model.training
+    assert [part.training for part in model] == [True, False]
+    predict(model, photo(19, 41), SMALL)
     assert [part.training for part in model] == [True, False]
 
 
@@ -157,6 +160,9 @@ def test_bf16_is_near_and_comes_back_as_float32(toy: Make) -> None:
     assert rough.dtype == torch.float32
     assert not torch.equal(rough, exact)
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.2)  # Eight bits of precision.
+    model.precision = "fp32"  # As an optimised one, which would be compiled once more.
+    with scoring(model, "bf16"):
+        assert torch.equal(score(model, x, Protocol()), exact)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def evaluate_files(
 
     """
     first = is_first()
-    places = _folders(folder, list(files))
+    places = _folders(folder, files)
     # A test set has no masks: it is predicted for who keeps it, and not judged.
     judging = judge.keep is None or any(sample.label for sample in dataset.samples)
     if first and judging:
@@ -114,7 +114,7 @@ def evaluate_files(
             continue
         found = replace(
             evaluate(model, dataset, protocol, fitted, work),
-            subject=entry or path.stem,
+            subject=_subject(path, entry),
             files={path.name: sha256(path)},
             foreign=evaluate_as is not None,
             published=published(entry, dataset) if entry else (),
@@ -160,14 +160,19 @@ def _demand_free(folder: Path, places: Sequence[Path], *, overwrite: bool) -> No
     folder_for(folder)
 
 
-def _folders(folder: Path, files: Sequence[Path]) -> list[Path]:
+def _subject(path: Path, entry: str | None) -> str:
+    """Return what a model is called: as it was asked for, since a converted file is a digest."""
+    return entry or path.stem
+
+
+def _folders(folder: Path, files: Mapping[Path, str | None]) -> list[Path]:
     """Return each file's folder of reports: one file's is the folder itself."""
     if len(files) == 1:
         return [folder]
-    stems = [one.stem for one in files]
-    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+    names = [_subject(*one) for one in files.items()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"checkpoints of the same name: {', '.join(twice)}.")
-    return [folder / stem for stem in stems]
+    return [folder / name for name in names]
 
 
 def _write(found: Evaluation, legend: Legend, shown: Sequence[Shown], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Evaluations as self-contained pages: `Evaluation` enters, HTML leaves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 WIDEST = 480  # Pictures in the page, in pixels.
 LARGEST = 40  # Classes, of a confusion matrix that is shown whole.
+NAMED = 14  # Checkpoints whose names fit below a plot.
 MEAN, PIXEL = "#010204", "#010205"
 COLOURS = {MEAN: "var(--ours)", PIXEL: "var(--theirs)"}
 
@@ -97,15 +99,19 @@ def curve_page(points: Sequence[Evaluation]) -> str:
     """Return the HTML of several checkpoints' scores."""
 
     def draw(figure: "Figure", axes: "Axes") -> None:
-        names = [one.subject for one in points]
+        places = range(len(points))
         for label, colour, name in (
             ("mIoU", MEAN, "mean_iou"),
             ("pixel accuracy", PIXEL, "pixel_accuracy"),
         ):
             values = [100 * getattr(one.scores, name) for one in points]
-            axes.plot(names, values, ".-", ms=7, lw=1.5, color=colour, label=label)
+            axes.plot(places, values, ".-", ms=7, lw=1.5, color=colour, label=label)
         axes.set(ylabel="%")
-        axes.tick_params("x", rotation=30 if len(names) > 3 else 0)
+        named = places[:: math.ceil(len(points) / NAMED)]
+        axes.set_xticks(
+            named, [points[one].subject for one in named],
+            rotation=30 if len(points) > 3 else 0, parse_math=False,
+        )  # fmt: skip
         figure.legend(frameon=False, ncols=2, fontsize=10, loc="outside upper left")
 
     return render(

@@ -53,6 +53,23 @@ def test_an_entry_is_held_against_what_was_published(
     assert re.findall("<h3>(.*?):", page) == found.worst(8)
 
 
+def test_several_reports_go_to_folders_of_the_names_that_were_given(
+    monkeypatch: pytest.MonkeyPatch, toy: Make, data: Dataset, tmp_path: Path
+) -> None:
+    own, entry = tmp_path / "own.pth", tmp_path / "cache" / "0123abcd.safetensors"
+    entry.parent.mkdir()
+    for path in (own, entry):
+        path.touch()
+    monkeypatch.setattr(job, "open_network", lambda *_: toy(5))
+    monkeypatch.setattr(job, "published", lambda *_: ())
+    files = {own: None, entry: "an-entry"}
+    judge = Judge(trimap=0, boundary=False)
+    job.evaluate_files(files, data, tmp_path / "out", Protocol(), judge, Work(), CPU)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "an-entry", "curve.html", "curve.json", "curve.md", "own",
+    ]  # fmt: skip
+
+
 def test_reports_of_one_name_are_refused(data: Dataset, tmp_path: Path) -> None:
     files = dict.fromkeys((Path("a/x.pth"), Path("b/x.pth")))
     with pytest.raises(ZooError, match="checkpoints of the same name: x"):

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,15 +75,25 @@ def test_confusions_are_the_largest_cells_off_the_diagonal(found: Evaluation) ->
 
 def test_a_curve_has_every_checkpoint_and_the_best(found: Evaluation) -> None:
     worse = replace(
-        found, subject="later", scores=replace(found.scores, mean_iou=found.scores.mean_iou / 2)
-    )
+        found, subject="later", scores=replace(found.scores, mean_iou=found.scores.mean_iou / 2),
+        protocol_text="another size", numerics="tf-slim",
+    )  # fmt: skip
     read = curve_fields([worse, found])
     assert read["best"] == found.subject
     assert [one["mean_iou"] for one in read["points"]] == [
         worse.scores.mean_iou, found.scores.mean_iou,
     ]  # fmt: skip
+    assert [one["numerics"] for one in read["points"]] == ["tf-slim", "caffe-v2"]
+    assert [one["protocol"] for one in read["points"]] == ["another size", "padded to 33"]
     lines = list(curve_markdown([worse, found]))
+    assert "(padded to 33; caffe-v2)." in lines  # The best one's.
     assert lines[-2].startswith(f"| later | {worse.scores.mean_iou:.2%} |")
+
+
+def test_a_curve_names_as_many_checkpoints_as_fit(found: Evaluation) -> None:
+    points = [replace(found, subject=f"cost_$1$_{one}") for one in range(40)]
+    drawn = curve_page(points).split("<svg")[1].split("</svg>")[0]
+    assert re.findall(r"cost_\$1\$_(\d+)", drawn) == [str(one) for one in range(0, 40, 3)]
 
 
 def test_the_page_opens_without_errors_and_says_what_the_json_says(

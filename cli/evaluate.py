@@ -25,7 +25,9 @@ class Options(Given, Scoring):
     "-o", "--output", default="evaluation", show_default=True, metavar="FOLDER",
     help="Where report.html, report.md and report.json go.",
 )  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace the reports that are there.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the reports and the submission that are there."
+)
 @scoring_options
 @click.option("--binary", metavar="CLASS", help="Judge this class against the rest.")
 @click.option("--by-sign", is_flag=True, help="With --binary: where its score is above 0.")
@@ -70,6 +72,7 @@ def evaluate(
 
     files = job.checkpoints(models)
     dataset = open_given(data, split, options)
+    protocol = protocol_of(options)
     judge = Judge(trimap=trimap, boundary=boundary)
     if by_sign and not binary:
         raise click.UsageError("--by-sign goes with --binary.")
@@ -86,6 +89,11 @@ def evaluate(
             if first:
                 click.echo(text, err=True)
 
+        if submission:
+            archive = job.submitting(
+                Path(submission), files, dataset, competition, overwrite=overwrite
+            )
+            judge = replace(judge, keep=stack.enter_context(archive))
         say(f"checking {len(dataset.samples)} samples")
         scanned = check(dataset, progress=counter("checked") if first else None)
         if skip_bad:
@@ -94,11 +102,8 @@ def evaluate(
                 say(f"left out: {problem}")
         else:
             demand_sound(scanned)
-        if submission:
-            add = stack.enter_context(job.submitting(Path(submission), files, dataset, competition))
-            judge = replace(judge, keep=add)
         points = job.evaluate_files(
-            files, dataset, Path(output), protocol_of(options), judge,
+            files, dataset, Path(output), protocol, judge,
             work_of(options, counter("scored") if first else None, workers), where,
             numerics=numerics, evaluate_as=evaluate_as, overwrite=overwrite,
             skipped=scanned.problems if skip_bad else (),

@@ -131,12 +131,18 @@ def evaluate_files(
 
 
 def submitting(
-    path: Path, files: Mapping[Path, str | None], dataset: Dataset, competition: str
+    path: Path,
+    files: Mapping[Path, str | None],
+    dataset: Dataset,
+    competition: str,
+    *,
+    overwrite: bool,
 ) -> AbstractContextManager[Callable[[str, NDArray[np.uint8]], None]]:
     """Open a submission of one model's predictions, see `submission`."""
     if len(files) > 1:
         raise UsageError(f"--submission: is of one model, {len(files)} are given.")
-    return submission(path, dataset.split, palette(dataset.legend.colours), competition)
+    table = palette(dataset.legend.colours)
+    return submission(path, dataset.split, table, competition, overwrite=overwrite)
 
 
 def fitting(judge: Judge, classes: int) -> Judge:

@@ -75,7 +75,7 @@ def test_reports_of_one_name_are_refused(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="checkpoints of the same name: x"):
         job.evaluate_files(files, data, tmp_path, Protocol(), Judge(), Work(), CPU)
     with pytest.raises(ZooError, match="is of one model, 2 are given"):
-        job.submitting(tmp_path / "a.tgz", files, data, "comp6")
+        job.submitting(tmp_path / "a.tgz", files, data, "comp6", overwrite=False)
 
 
 def test_a_graph_is_no_native_model(monkeypatch: pytest.MonkeyPatch) -> None:

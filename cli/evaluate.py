@@ -29,6 +29,10 @@ class Options(Given, Scoring):
     "--overwrite", is_flag=True, help="Replace the reports and the submission that are there."
 )
 @scoring_options
+@click.option(
+    "--centre-crop", type=click.IntRange(0), default=0, metavar="SIDE",
+    help="Judge the middle square of this side, to which the shorter side is resized.",
+)  # fmt: skip
 @click.option("--binary", metavar="CLASS", help="Judge this class against the rest.")
 @click.option("--by-sign", is_flag=True, help="With --binary: where its score is above 0.")
 @click.option(
@@ -47,15 +51,16 @@ class Options(Given, Scoring):
 @click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     models: tuple[str, ...], data: str, split: str, output: str, overwrite: bool,
-    numerics: str | None, evaluate_as: str | None, device: str, binary: str | None,
-    by_sign: bool, trimap: int, boundary: bool, limit: int | None, skip_bad: bool, workers: int,
-    submission: str | None, competition: str, json_: bool, **options: Unpack[Options],
+    numerics: str | None, evaluate_as: str | None, device: str, centre_crop: int,
+    binary: str | None, by_sign: bool, trimap: int, boundary: bool, limit: int | None,
+    skip_bad: bool, workers: int, submission: str | None, competition: str, json_: bool,
+    **options: Unpack[Options],
 ) -> None:  # fmt: skip
     """Score every image of a dataset and report mIoU.
 
     MODEL is a converted weights file, or an entry of the registry; several, or a quoted glob,
     give the curve over training. One confusion matrix over the whole set, at the images'
-    original size, void left out. Under torchrun the processes share the images.
+    original size unless cropped, void left out. Under torchrun the processes share the images.
 
     \b
     deeplab-zoo evaluate x.safetensors --data VOCdevkit/VOC2012
@@ -72,7 +77,7 @@ def evaluate(
 
     files = job.checkpoints(models)
     dataset = open_given(data, split, options)
-    protocol = protocol_of(options)
+    protocol = replace(protocol_of(options), crop=centre_crop)
     judge = Judge(trimap=trimap, boundary=boundary)
     if by_sign and not binary:
         raise click.UsageError("--by-sign goes with --binary.")

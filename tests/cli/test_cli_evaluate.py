@@ -120,9 +120,10 @@ def test_a_test_set_without_masks_is_predicted_for_the_server(run_here: Run) -> 
 def test_one_class_against_the_rest(run_here: Run) -> None:
     found = run_here(
         "evaluate", "x.h5", "--data", "voc", "--classes", "5", "--size", "65", "--binary", "3",
-        "--by-sign", "--json",
+        "--by-sign", "--json", "--centre-crop", "17",
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
+    assert "on 2 images of voc val (centre crop of 17, padded to 65; caffe-v2)" in found.stdout
     assert json.loads(found.stdout)["classes"] == ["not class 3", "class 3"]
 
 

@@ -1,7 +1,7 @@
 """A model and a dataset become an `Evaluation`: one confusion matrix over the whole set.
 
-Every image is judged at its original size. Under ``torch.distributed`` the processes share the
-images and add up their counts, so each gets what one alone would.
+Every image is judged at its original size, or on its centre crop. Under ``torch.distributed``
+the processes share the images and add up their counts, so each gets what one alone would.
 """
 
 import math
@@ -168,9 +168,11 @@ def count_dataset(
     _demand_fit(model, dataset, judge)
     if judge.by_sign and protocol.gives_probabilities:
         raise UsageError("by sign: needs scores, and this protocol gives probabilities.")
+    if judge.keep and protocol.crop:
+        raise UsageError("centre crop: is to judge on; predictions to keep are of whole images.")
     rank, world = place()
     batches = evaluation_loader(
-        dataset, model.numerics, rank=rank, world=world, workers=work.workers
+        dataset, model.numerics, crop=protocol.crop, rank=rank, world=world, workers=work.workers
     )
     masked = {sample.id for sample in dataset.samples if sample.label is not None}
     done = 0
@@ -220,7 +222,7 @@ def evaluate(
     judge: Judge | None = None,
     work: Work | None = None,
 ) -> Evaluation:
-    """Evaluate a model on a dataset, at the images' original size, void left out.
+    """Evaluate a model on a dataset, at the images' original size by default, void left out.
 
     Raises
     ------

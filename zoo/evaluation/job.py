@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ...converters.files import folder_for, sha256, write_text
 from ...proto.errors import StorageError, UsageError
 from ..data.dataset import Dataset
-from ..data.images import read_photo
 from ..data.legend import Legend
-from ..models.inference import Network, scoring
+from ..data.loader import evaluation_loader
+from ..models.inference import Network, photos, scoring
 from ..models.load import file_of
 from ..strict_json import dumps
 from .evaluate import Evaluation, Judge, Work, count_dataset, evaluate
@@ -23,9 +23,8 @@ from .inputs import is_glob, matching
 from .network import open_network
 from .page import Shown, curve_page, page
 from .paint import palette
-from .predict import segment
 from .processes import is_first
-from .protocol import Protocol, decide
+from .protocol import Protocol, decide, score
 from .published import published
 from .report import curve_fields, curve_markdown, fields, markdown
 from .submission import submission
@@ -191,14 +190,14 @@ def _write(found: Evaluation, legend: Legend, shown: Sequence[Shown], folder: Pa
 def _worst(model: Network, dataset: Dataset, found: Evaluation, judge: Judge) -> list[Shown]:
     """Predict the worst images once more, to be looked at."""
     samples = {sample.id: sample for sample in dataset.samples}
-    worst = [samples[name] for name in found.worst(WORST)]
-    with scoring(model, found.precision):
-        scores = segment(model, (read_photo(one.image) for one in worst), found.protocol)
-        return [
-            Shown(
-                sample,
-                found.images[sample.id],
-                decide(one[None], judge.wanted, by_sign=judge.by_sign)[0].cpu().numpy(),
-            )
-            for sample, one in zip(worst, scores, strict=True)
-        ]
+    worst = replace(dataset, samples=tuple(samples[name] for name in found.worst(WORST)))
+    shown = []
+    with scoring(model, found.precision) as device:
+        for batch in evaluation_loader(worst, model.numerics, crop=found.protocol.crop):
+            image, name = batch["image"], batch["id"][0]
+            scores = score(model, image.to(device), found.protocol)
+            given = decide(scores, judge.wanted, by_sign=judge.by_sign)
+            photo = photos(image, model.numerics)[0].byte().permute(1, 2, 0)
+            views = (photo, batch["label"][0].byte(), given[0].cpu())
+            shown.append(Shown(name, found.images[name], *(one.numpy() for one in views)))
+    return shown

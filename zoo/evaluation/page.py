@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data.images import read_mask, read_photo
 from ..data.legend import Legend
 from ..page import picture, plot, render
 from .evaluate import Evaluation
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..data.dataset import Sample
-
 WIDEST = 480  # Pictures in the page, in pixels.
 LARGEST = 40  # Classes, of a confusion matrix that is shown whole.
 NAMED = 14  # Checkpoints whose names fit below a plot.
@@ -32,10 +29,12 @@ COLOURS = {MEAN: "var(--ours)", PIXEL: "var(--theirs)"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """An image of the report: what was predicted for it, and how well."""
+    """An image of the report: RGB, true and predicted class ids, and how well they agree."""
 
-    sample: "Sample"
+    name: str
     iou: float
+    photo: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
 
 
@@ -56,7 +55,7 @@ def page(found: Evaluation, legend: Legend, shown: Sequence[Shown] = ()) -> str:
         matrix=_shares(found) if len(found.classes) <= LARGEST else [],
         confusions=confusions(found),
         compared=compared(found),
-        shown=[_panels(one, legend, table) for one in shown],
+        shown=[_panels(one, table) for one in shown],
     )
 
 
@@ -74,15 +73,14 @@ def _shares(found: Evaluation) -> list[tuple[str, list[tuple[int, int, bool]]]]:
     ]
 
 
-def _panels(one: Shown, legend: Legend, table: NDArray[np.uint8]) -> dict[str, object]:
-    photo = read_photo(one.sample.image)
-    views = [("Picture", photo)]
-    if one.sample.label:
-        truth = read_mask(one.sample.label, legend)
-        views.append(("Truth", overlay(photo, truth, table)))
-    views.append(("Prediction", overlay(photo, one.predicted, table)))
+def _panels(one: Shown, table: NDArray[np.uint8]) -> dict[str, object]:
+    views = [
+        ("Picture", one.photo),
+        ("Truth", overlay(one.photo, one.truth, table)),
+        ("Prediction", overlay(one.photo, one.predicted, table)),
+    ]
     return {
-        "name": one.sample.id,
+        "name": one.name,
         "iou": one.iou,
         "views": [(title, picture(_shrunk(image), "JPEG")) for title, image in views],
     }

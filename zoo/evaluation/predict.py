@@ -163,12 +163,14 @@ def predict(
     Raises
     ------
     UsageError
-        A result exists, or would overwrite a picture or another result.
+        A result exists, or would overwrite a picture or another result; or a centre crop.
     FormatError
         A picture cannot be read; those before it are done.
 
     """
     protocol, work = protocol or Protocol(), work or Work()
+    if protocol.crop:
+        raise UsageError("centre crop: is to judge on; predictions are of whole pictures.")
     legend = legend or legend_for(model.config.classes)
     table = palette(legend.colours)
     targets = _targets(inputs, folder, kinds, overwrite=overwrite)

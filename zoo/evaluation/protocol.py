@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
-from ..models.inference import Network, pixels, whole
+from ..models.inference import Network, photos, whole
 from ..models.resampling import resize, scaled
 
 
@@ -78,6 +78,9 @@ class Protocol:
         Share of a window that its neighbour covers too, at least.
     crf
         Refine what came of all that; None does not.
+    crop
+        Judge a dataset on its centre crops of this side, see `augment.centre_crop`; 0 judges
+        whole images at their own size.
 
     """
 
@@ -88,13 +91,16 @@ class Protocol:
     window: int = 0
     overlap: float = 1 / 3
     crf: Crf | None = None
+    crop: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         if not self.scales or not all(0 < one < math.inf for one in self.scales):
             raise UsageError(f"scales: {self.scales}, expected numbers above 0.")
-        if (self.size or 0) < 0 or self.window < 0:
-            raise UsageError(f"size {self.size}, window {self.window}: expected 0 or more.")
+        if min(self.size or 0, self.window, self.crop) < 0:
+            raise UsageError(
+                f"size {self.size}, window {self.window}, crop {self.crop}: expected 0 or more."
+            )
         if not 0 <= self.overlap < 1:
             raise UsageError(f"overlap: {self.overlap}, expected 0 to less than 1.")
 
@@ -115,6 +121,8 @@ def describe(protocol: Protocol, numerics: Numerics, within: Sequence[float] = (
 
     side = numerics.test_size if protocol.size is None else protocol.size
     parts = [f"padded to {side}" if side else "original size"]
+    if protocol.crop:
+        parts[0] = f"centre crop of {protocol.crop}" + (f", {parts[0]}" if side else "")
     if protocol.scales != (1.0,):
         parts.append(f"scales {written(protocol.scales)}")
     if protocol.flip:
@@ -148,19 +156,17 @@ def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
     if protocol.crf is None:
         return found
     shares = found if protocol.average == "probabilities" else found.softmax(1)
-    photos = pixels(images, model.numerics).round()
-    if model.numerics.channel_order == "BGR":
-        photos = photos.flip(1)  # The lattice is not the same for axes in another order.
-    return refined(shares, photos, protocol.crf)
+    # In RGB: the lattice is not the same for axes in another order.
+    return refined(shares, photos(images, model.numerics), protocol.crf)
 
 
-def refined(probabilities: Tensor, photos: Tensor, crf: Crf) -> Tensor:
-    """Return the probabilities (batch, classes, h, w) after the CRF; photos are 0..255."""
+def refined(probabilities: Tensor, pictures: Tensor, crf: Crf) -> Tensor:
+    """Return the probabilities (batch, classes, h, w) after the CRF; pictures are RGB 0..255."""
     from ..crf.dense import DenseCRF  # Late: it compiles its kernels.
 
     inference = DenseCRF(-probabilities.float().clamp_min(1e-8).log())
     inference.add_pairwise_gaussian(crf.pos_xy, crf.pos_w)
-    inference.add_pairwise_bilateral(crf.bi_xy, crf.bi_rgb, photos, crf.bi_w)
+    inference.add_pairwise_bilateral(crf.bi_xy, crf.bi_rgb, pictures, crf.bi_w)
     return inference.inference(crf.iterations)
 
 

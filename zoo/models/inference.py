@@ -75,6 +75,12 @@ def pixels(prepared: Tensor, numerics: Numerics) -> Tensor:
     return prepared * std + mean
 
 
+def photos(prepared: Tensor, numerics: Numerics) -> Tensor:
+    """Undo `prepare` for RGB (batch, 3, height, width): whole numbers 0..255, float32."""
+    levels = pixels(prepared, numerics).round()
+    return levels.flip(1) if numerics.channel_order == "BGR" else levels
+
+
 def padded_size(size: int, numerics: Numerics) -> int:
     """Return the side that an image is padded to: the test size, or the next 32 k + 1."""
     if not numerics.test_size:

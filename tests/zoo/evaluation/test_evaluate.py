@@ -12,10 +12,11 @@ from PIL import Image
 
 from deeplab_zoo import ZooError
 from deeplab_zoo.zoo.data.dataset import Dataset, binarise
+from deeplab_zoo.zoo.data.loader import evaluation_loader
 from deeplab_zoo.zoo.evaluation.evaluate import Judge, Work, count_dataset, evaluate
 from deeplab_zoo.zoo.evaluation.job import fitting
 from deeplab_zoo.zoo.evaluation.protocol import Protocol
-from deeplab_zoo.zoo.models.inference import predict
+from deeplab_zoo.zoo.models.inference import photos, predict
 
 Make = Callable[..., torch.nn.Module]
 
@@ -42,6 +43,40 @@ def test_evaluation_is_ten_lines_of_numpy(toy: Make, data: Dataset) -> None:
     assert found.scores.mean_iou == pytest.approx(np.nanmean(iou), rel=1e-12)
     assert found.headline.endswith("on 7 images of folders val (padded to 33; caffe-v2)")
     assert sorted(found.images) == [f"p{one}" for one in range(7)]
+
+
+@pytest.mark.parametrize("side", [16, 49])  # Smaller and larger than the pictures.
+def test_centre_crops_are_cut_from_pictures_of_one_shorter_side(
+    toy: Make, data: Dataset, side: int
+) -> None:
+    model = toy()
+    found = evaluate(model, data, Protocol(crop=side))
+    matrix = np.zeros((5, 5), int)
+    batches = evaluation_loader(data, model.numerics, crop=side)
+    for sample, batch in zip(data.samples, batches, strict=True):
+        photo, mask = Image.open(sample.image), Image.open(sample.label)
+        height = side  # The shorter one here.
+        width = photo.width * side // photo.height
+        left = round((width - side) / 2)
+        box = left, 0, left + side, side
+        cropped = np.array(photo.resize((width, height), Image.Resampling.BILINEAR).crop(box))
+        truth = np.array(mask.resize((width, height), Image.Resampling.NEAREST).crop(box))
+        # Pillow's floats choose between two pixels that are equally near; heights here are odd.
+        ties = (2 * np.arange(width) + 1) * mask.width % (2 * width) == 0
+        clear = ~ties[left : left + side]
+        assert clear.mean() > 0.8
+        ids = batch["label"][0].numpy()
+        np.testing.assert_array_equal(ids[:, clear], truth[:, clear])
+        seen = photos(batch["image"], model.numerics)[0].byte().permute(1, 2, 0).numpy()
+        # Pillow takes a box in float32, and not the whole picture as here.
+        np.testing.assert_allclose(seen.astype(int), cropped, rtol=0, atol=2)
+        given, judged = predict(model, seen, model.numerics), ids != 255
+        np.add.at(matrix, (ids[judged], given[judged]), 1)
+    assert (matrix.sum(0) > 0).sum() > 1
+    np.testing.assert_array_equal(found.confusion, matrix)
+    assert f"(centre crop of {side}, padded to 33; caffe-v2)" in found.headline
+    with pytest.raises(ZooError, match="predictions to keep are of whole images"):
+        evaluate(model, data, Protocol(crop=side), Judge(keep=lambda *_: None))
 
 
 def test_torchmetrics_agrees(toy: Make, data: Dataset) -> None:

@@ -13,6 +13,7 @@ from deeplab_zoo.zoo.evaluation.evaluate import Work
 from deeplab_zoo.zoo.evaluation.inputs import find
 from deeplab_zoo.zoo.evaluation.paint import overlay, palette
 from deeplab_zoo.zoo.evaluation.predict import legend_for, predict
+from deeplab_zoo.zoo.evaluation.protocol import Protocol
 from deeplab_zoo.zoo.models import inference
 
 Make = Callable[..., torch.nn.Module]
@@ -102,6 +103,8 @@ def test_nothing_is_overwritten_unasked(toy: Make, photos: Path, tmp_path: Path)
         predict(model, both, tmp_path / "new", kinds=("mask", "colour"))
     with pytest.raises(ZooError, match="no folder to write into"):
         predict(model, one, photos / "p1.png")
+    with pytest.raises(ZooError, match="predictions are of whole pictures"):
+        predict(model, one, tmp_path / "new", Protocol(crop=17))
     with pytest.raises(ZooError, match="expected some of mask"):
         predict(model, one, tmp_path / "new", kinds=("masks",))
 

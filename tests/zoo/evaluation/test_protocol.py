@@ -168,7 +168,8 @@ def test_bf16_is_near_and_comes_back_as_float32(toy: Make) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"scales": ()}, {"scales": (1, 0)}, {"scales": (float("nan"), 1)},
-     {"scales": (1, float("inf"))}, {"size": -1}, {"window": -2}, {"overlap": 1.0},
+     {"scales": (1, float("inf"))}, {"size": -1},
+     {"crop": -5}, {"window": -2}, {"overlap": 1.0},
      {"overlap": float("nan")}],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(wrong: dict[str, object]) -> None:
@@ -180,6 +181,10 @@ def test_a_line_says_what_the_protocol_is() -> None:
     assert describe(Protocol(), CAFFE_V2) == "padded to 513"
     assert describe(Protocol(), TF_SLIM) == "original size"
     assert describe(Protocol(), TF_SLIM, (1, 0.75)) == "network of scales 1, 0.75; original size"
+    assert describe(Protocol(crop=97), CAFFE_V2) == "centre crop of 97, padded to 513"
+    assert describe(Protocol(crop=97, flip=True), TF_SLIM) == (
+        "centre crop of 97; mirrored too; scores averaged"
+    )
     assert describe(Protocol(321, (0.5, 1), flip=True, window=200), TF_SLIM) == (
         "padded to 321; scales 0.5, 1; mirrored too; windows of 200, 33% shared; scores averaged"
     )

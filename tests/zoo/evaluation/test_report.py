@@ -99,8 +99,8 @@ def test_a_curve_names_as_many_checkpoints_as_fit(found: Evaluation) -> None:
 def test_the_page_opens_without_errors_and_says_what_the_json_says(
     browser: "Chrome", found: Evaluation, data: Dataset, tmp_path: Path
 ) -> None:
-    sample = data.samples[6]
-    shown = [Shown(sample, found.images["p6"], np.zeros((37, 38), np.uint8))]
+    photo = np.full((37, 38, 3), 90, np.uint8)
+    shown = [Shown("p6", found.images["p6"], photo, photo[..., 0] // 30, photo[..., 0] // 90)]
     (tmp_path / "report.html").write_text(page(found, data.legend, shown))
     browser.get((tmp_path / "report.html").as_uri())
     assert browser.get_log("browser") == []

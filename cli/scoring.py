@@ -48,7 +48,7 @@ def parameters(_: click.Context, __: click.Parameter, value: str) -> dict[str, f
         pairs = [one.split("=") for one in value.split(",") if one]
         return {name.strip(): float(number) for name, number in pairs}
     except ValueError:
-        raise click.BadParameter(f"{value!r}, expected such as bi_xy=49,bi_rgb=5.") from None
+        raise click.BadParameter(f"{value!r}, expected NAME=X,... with numbers.") from None
 
 
 OPTIONS = (

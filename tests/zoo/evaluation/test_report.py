@@ -129,6 +129,7 @@ def test_the_page_opens_without_errors_and_says_what_the_json_says(
         "Picture of p6", "Truth of p6", "Prediction of p6",
     ]  # fmt: skip
     browser.execute_script("arguments[0].scrollIntoView()", pictures[0])
+    browser.execute_async_script("arguments[0].decode().finally(arguments[1])", pictures[0])
     assert pictures[0].get_attribute("naturalWidth") == "38"
 
 

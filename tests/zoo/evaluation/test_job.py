@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,6 +52,19 @@ def test_an_entry_is_held_against_what_was_published(
     assert len(json.loads((tmp_path / "out/report.json").read_text())["published"]) == 2
     page = (tmp_path / "out/report.html").read_text()
     assert re.findall("<h3>(.*?):", page) == found.worst(8)
+
+
+def test_a_name_that_is_not_utf8_does_not_cost_the_report(
+    monkeypatch: pytest.MonkeyPatch, toy: Make, data: Dataset, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(job, "open_network", lambda *_: toy(5))
+    own = tmp_path / "own.pth"
+    own.touch()
+    odd = replace(data.samples[0], id=os.fsdecode(b"caf\xe9"))
+    latin = replace(data, samples=(odd, *data.samples[1:]))
+    judge = Judge(trimap=0, boundary=False)
+    job.evaluate_files({own: None}, latin, tmp_path / "out", Protocol(), judge, Work(), CPU)
+    assert "<h3>caf\\udce9:" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_several_reports_go_to_folders_of_the_names_that_were_given(

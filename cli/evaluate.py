@@ -25,8 +25,14 @@ class Options(Given, Scoring):
     "-o", "--output", default="evaluation", show_default=True, metavar="FOLDER",
     help="Where report.html, report.md and report.json go.",
 )  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace the reports that are there.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the reports and the submission that are there."
+)
 @scoring_options
+@click.option(
+    "--centre-crop", type=click.IntRange(0), default=0, metavar="SIDE",
+    help="Judge the middle square of this side, to which the shorter side is resized.",
+)  # fmt: skip
 @click.option("--binary", metavar="CLASS", help="Judge this class against the rest.")
 @click.option("--by-sign", is_flag=True, help="With --binary: where its score is above 0.")
 @click.option(
@@ -45,15 +51,16 @@ class Options(Given, Scoring):
 @click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     models: tuple[str, ...], data: str, split: str, output: str, overwrite: bool,
-    numerics: str | None, evaluate_as: str | None, device: str, binary: str | None,
-    by_sign: bool, trimap: int, boundary: bool, limit: int | None, skip_bad: bool, workers: int,
-    submission: str | None, competition: str, json_: bool, **options: Unpack[Options],
+    numerics: str | None, evaluate_as: str | None, device: str, centre_crop: int,
+    binary: str | None, by_sign: bool, trimap: int, boundary: bool, limit: int | None,
+    skip_bad: bool, workers: int, submission: str | None, competition: str, json_: bool,
+    **options: Unpack[Options],
 ) -> None:  # fmt: skip
     """Score every image of a dataset and report mIoU.
 
     MODEL is a converted weights file, or an entry of the registry; several, or a quoted glob,
     give the curve over training. One confusion matrix over the whole set, at the images'
-    original size, void left out. Under torchrun the processes share the images.
+    original size unless cropped, void left out. Under torchrun the processes share the images.
 
     \b
     deeplab-zoo evaluate x.safetensors --data VOCdevkit/VOC2012
@@ -65,11 +72,12 @@ def evaluate(
     from ..zoo.data.scan import check, demand_sound, sound
     from ..zoo.evaluation import job
     from ..zoo.evaluation.evaluate import Judge
-    from ..zoo.evaluation.processes import together
+    from ..zoo.evaluation.processes import is_first, together
     from ..zoo.evaluation.report import curve_fields, fields
 
     files = job.checkpoints(models)
     dataset = open_given(data, split, options)
+    protocol = replace(protocol_of(options), crop=centre_crop)
     judge = Judge(trimap=trimap, boundary=boundary)
     if by_sign and not binary:
         raise click.UsageError("--by-sign goes with --binary.")
@@ -80,12 +88,17 @@ def evaluate(
     dataset = replace(dataset, name=name, samples=dataset.samples[:limit])
     with ExitStack() as stack:
         where = stack.enter_context(together(device))
-        first = job.is_first()
+        first = is_first()
 
         def say(text: str) -> None:
             if first:
                 click.echo(text, err=True)
 
+        if submission:
+            archive = job.submitting(
+                Path(submission), files, dataset, competition, overwrite=overwrite
+            )
+            judge = replace(judge, keep=stack.enter_context(archive))
         say(f"checking {len(dataset.samples)} samples")
         scanned = check(dataset, progress=counter("checked") if first else None)
         if skip_bad:
@@ -94,11 +107,8 @@ def evaluate(
                 say(f"left out: {problem}")
         else:
             demand_sound(scanned)
-        if submission:
-            add = stack.enter_context(job.submitting(Path(submission), files, dataset, competition))
-            judge = replace(judge, keep=add)
         points = job.evaluate_files(
-            files, dataset, Path(output), protocol_of(options), judge,
+            files, dataset, Path(output), protocol, judge,
             work_of(options, counter("scored") if first else None, workers), where,
             numerics=numerics, evaluate_as=evaluate_as, overwrite=overwrite,
             skipped=scanned.problems if skip_bad else (),

@@ -98,7 +98,7 @@ def finetune(
     """
     config = from_mapping(_merged(ctx, recipes, {**values, "data": data}))
     click.echo("loading PyTorch", err=True)
-    from ..zoo.evaluation.evaluate import place
+    from ..zoo.evaluation.processes import place
     from ..zoo.training.job import finetune as run
 
     result = run(

@@ -45,7 +45,8 @@ def predict(
 ) -> None:  # fmt: skip
     """Segment IMAGES: files, folders, globs, or - for a list on standard input.
 
-    Results have the size of their image, and a folder's results its folders.
+    Results have the size of their image, and a folder's results its folders. Under torchrun the
+    processes share the images.
 
     \b
     deeplab-zoo predict x.safetensors photo.jpg
@@ -61,25 +62,25 @@ def predict(
 
     from ..zoo.evaluation import inputs
     from ..zoo.evaluation import predict as job
-    from ..zoo.evaluation.evaluate import place
     from ..zoo.evaluation.heatmap import reach_of
     from ..zoo.evaluation.network import open_network
-    from ..zoo.evaluation.processes import together
+    from ..zoo.evaluation.processes import is_first, together
 
     reach = reach_of(heatmap_parameters)
     found = inputs.find(images, sys.stdin)
     with together(device) as where:
-        rank, world = place()
-        mine = found[rank::world]
-        work = work_of(scoring, counter("segmented"))
+        first = is_first()
+        work = work_of(scoring, counter("segmented") if first else None)
         network = open_network(model, where, numerics, evaluate_as, work.optimize, work.precision)
         done = job.predict(
-            network, mine, Path(output), protocol_of(scoring), work,
+            network, found, Path(output), protocol_of(scoring), work,
             kinds=kinds, legend=job.legend_for(network.config.classes, classes),
             reach=reach, overwrite=overwrite, skip_bad=skip_bad,
         )  # fmt: skip
+    if not first:
+        return
     for problem in done.skipped:
         click.echo(f"left out: {problem}", err=True)
     click.echo(f"wrote {len(done.written)} files to {output}")
     if done.skipped:
-        click.echo(f"{len(done.skipped)} of {len(mine)} images could not be read", err=True)
+        click.echo(f"{len(done.skipped)} of {len(found)} images could not be read", err=True)

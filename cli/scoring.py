@@ -30,7 +30,7 @@ class Scoring(TypedDict):
 def _size(_: click.Context, __: click.Parameter, value: str) -> int | None:
     if value in ("profile", "original"):
         return None if value == "profile" else 0
-    if not value.isdigit():
+    if not value.isdecimal():
         raise click.BadParameter(f"{value!r}, expected profile, original or a number of pixels.")
     return int(value)
 
@@ -48,7 +48,7 @@ def parameters(_: click.Context, __: click.Parameter, value: str) -> dict[str, f
         pairs = [one.split("=") for one in value.split(",") if one]
         return {name.strip(): float(number) for name, number in pairs}
     except ValueError:
-        raise click.BadParameter(f"{value!r}, expected such as bi_xy=49,bi_rgb=5.") from None
+        raise click.BadParameter(f"{value!r}, expected NAME=X,... with numbers.") from None
 
 
 OPTIONS = (

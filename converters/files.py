@@ -68,9 +68,12 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; raise `StorageError` as `replacing` does."""
+    """Write a text file whole or not at all; raise `StorageError` as `replacing` does.
+
+    Bytes of file names that are not UTF-8 become ``\\udce9`` and such.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def folder_for(path: Path) -> Path:

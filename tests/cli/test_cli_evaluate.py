@@ -120,9 +120,10 @@ def test_a_test_set_without_masks_is_predicted_for_the_server(run_here: Run) -> 
 def test_one_class_against_the_rest(run_here: Run) -> None:
     found = run_here(
         "evaluate", "x.h5", "--data", "voc", "--classes", "5", "--size", "65", "--binary", "3",
-        "--by-sign", "--json",
+        "--by-sign", "--json", "--centre-crop", "17",
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
+    assert "on 2 images of voc val (centre crop of 17, padded to 65; caffe-v2)" in found.stdout
     assert json.loads(found.stdout)["classes"] == ["not class 3", "class 3"]
 
 
@@ -169,6 +170,8 @@ def test_a_damaged_picture_stops_the_run_unless_skipped(run_here: Run, files: Pa
         (["evaluate", "x.h5", "--data", "voc", "--device", "tpu9"], 2, "device 'tpu9'"),
         (["evaluate", "x.h5", "--data", "voc", "--by-sign"], 2, "goes with --binary"),
         (["evaluate", "x.h5", "--data", "voc", "--scales", "1,x"], 2, "expected numbers"),
+        (["evaluate", "x.h5", "--data", "voc", "--size", "²"], 2, "expected profile"),
+        (["evaluate", "x.h5", "--data", "voc", "--scales", "1,nan"], 2, "numbers above 0"),
         (["evaluate", "x.h5", "--data", "voc", "--crf-parameters", "x=1"], 2, "expected some of"),
         (["evaluate", "x.h5", "--data", "voc", "-o", "x.h5/out"], 6, "no folder to write into"),
         (["predict", "x.h5", "voc", "--no-mask"], 2, "nothing to write"),

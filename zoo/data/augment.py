@@ -31,6 +31,8 @@ class Augmentation:
     base
         The factors say how long the shorter side becomes, in units of this many pixels,
         instead of multiplying the picture's own size. 0: they multiply.
+    centre
+        The crop is the middle one and not drawn.
     squash
         Stretch the picture to a square of this side first. 0: it keeps its shape.
     mirror, blur
@@ -54,6 +56,7 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     scales: tuple[float, ...] = ()
     base: int = 0
+    centre: bool = False
     squash: int = 0
     mirror: bool = True
     blur: bool = False
@@ -103,6 +106,16 @@ def augmentation(name: str) -> Augmentation:
     return AUGMENTATIONS[name]
 
 
+def centre_crop(side: int) -> Augmentation:
+    """Return the square in the middle, after the shorter side is resized to its side.
+
+    jfzhang95's way of validating: FixScaleCrop in dataloaders/custom_transforms.py.
+    """
+    return Augmentation(
+        "centre-crop", crop=side, base=side, centre=True, mirror=False, resize="antialias"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """What happens to one sample: the scaled size, the crop's corner, mirror, blur radius.
@@ -134,7 +147,9 @@ def draw(way: Augmentation, size: tuple[int, int], random: np.random.Generator) 
         scaled = tuple(max(1, int(one * factor)) for one in size)
     mirror = way.mirror and bool(random.random() < 0.5)
     spare = [max(one - way.crop, 0) if way.crop else 0 for one in scaled]
-    corner = tuple(int(random.integers(one, endpoint=True)) for one in spare)
+    corner = tuple(
+        round(one / 2) if way.centre else int(random.integers(one, endpoint=True)) for one in spare
+    )
     blur = float(random.random()) if way.blur and random.random() < 0.5 else 0.0
     return Draw((scaled[0], scaled[1]), (corner[0], corner[1]), mirror, blur)
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError, UsageError, listing
-from .augment import AUGMENTATIONS, Augmentation, apply, draw, generator
+from .augment import AUGMENTATIONS, Augmentation, apply, centre_crop, draw, generator
 from .dataset import Dataset
 from .images import read_mask, read_photo
 from .legend import PADDING, VOID
@@ -140,13 +140,18 @@ def evaluation_loader(
     numerics: Numerics,
     batch_size: int = 1,
     *,
+    crop: int = 0,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
     pin: bool | None = None,
 ) -> "DataLoader[Item]":
-    """Return every sample once, at its own size and in order; ranks share without overlap."""
-    samples = Samples(dataset, AUGMENTATIONS["none"], numerics, 0)
+    """Return every sample once, in order; ranks share without overlap.
+
+    ``crop`` is the side of a `centre_crop`; 0 takes samples at their own size.
+    """
+    way = centre_crop(crop) if crop else AUGMENTATIONS["none"]
+    samples = Samples(dataset, way, numerics, 0)
     return _loader(samples, Share(len(dataset.samples), rank, world), batch_size, workers, pin)
 
 

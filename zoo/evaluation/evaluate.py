@@ -1,9 +1,10 @@
 """A model and a dataset become an `Evaluation`: one confusion matrix over the whole set.
 
-Every image is judged at its original size. Under ``torch.distributed`` the processes share the
-images and add up their counts, so each gets what one alone would.
+Every image is judged at its original size, or on its centre crop. Under ``torch.distributed``
+the processes share the images and add up their counts, so each gets what one alone would.
 """
 
+import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,16 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from ... import __version__
 from ...proto.errors import MismatchError, UsageError, listing
 from ..data.dataset import Dataset
 from ..data.loader import Batch, evaluation_loader
+from ..models.inference import Network, scoring
 from ..models.optimize import Optimize, Precision
 from .metrics import Counts, Scores, count, gather, scores, total
-from .network import Network
-from .protocol import Protocol, decide, describe, score, scoring
+from .processes import place
+from .protocol import Protocol, decide, describe, score
 from .published import Published
 
 TRIMAP = 10  # Pixels around a boundary.
@@ -88,8 +89,12 @@ class Evaluation:
         )
 
     def worst(self, number: int) -> list[str]:
-        """Return the ids of the images with the lowest IoU, the lowest first."""
-        return sorted(self.images, key=lambda one: (self.images[one], one))[:number]
+        """Return the ids of the images with the lowest IoU, the lowest first.
+
+        An image that is void all over has none, and is not among them.
+        """
+        known = [name for name, iou in self.images.items() if not math.isnan(iou)]
+        return sorted(known, key=lambda name: (self.images[name], name))[:number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +168,11 @@ def count_dataset(
     _demand_fit(model, dataset, judge)
     if judge.by_sign and protocol.gives_probabilities:
         raise UsageError("by sign: needs scores, and this protocol gives probabilities.")
+    if judge.keep and protocol.crop:
+        raise UsageError("centre crop: is to judge on; predictions to keep are of whole images.")
     rank, world = place()
     batches = evaluation_loader(
-        dataset, model.numerics, rank=rank, world=world, workers=work.workers
+        dataset, model.numerics, crop=protocol.crop, rank=rank, world=world, workers=work.workers
     )
     masked = {sample.id for sample in dataset.samples if sample.label is not None}
     done = 0
@@ -173,7 +180,8 @@ def count_dataset(
     def counts() -> Iterator[Counts]:
         nonlocal done
         for group in alike(batches, work.batch_size):
-            images = torch.cat([one["image"] for one in group]).to(device)
+            # Each from its own page-locked memory, where there is a GPU; a joint one is not.
+            images = torch.cat([one["image"].to(device, non_blocking=True) for one in group])
             found = score(model, images, protocol)
             for ids, one in zip(
                 decide(found, judge.wanted, by_sign=judge.by_sign), group, strict=True
@@ -214,7 +222,7 @@ def evaluate(
     judge: Judge | None = None,
     work: Work | None = None,
 ) -> Evaluation:
-    """Evaluate a model on a dataset, at the images' original size, void left out.
+    """Evaluate a model on a dataset, at the images' original size by default, void left out.
 
     Raises
     ------
@@ -252,13 +260,6 @@ def evaluate(
             "device": str(next(model.parameters()).device),
         },
     )
-
-
-def place() -> tuple[int, int]:
-    """Return this process's rank and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def _demand_fit(model: Network, dataset: Dataset, judge: Judge) -> None:

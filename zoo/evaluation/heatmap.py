@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,12 @@ class Reach:
     sigma_xy: float = 80.0
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        sigmas = self.sigma_rgb, self.sigma_xy
+        if not all(0 < one < math.inf for one in sigmas) or not 0 < self.scale <= 1:
+            raise UsageError(f"heat map: {self}, expected sigmas above 0 and a scale up to 1.")
+
 
 WEIGHT = 1e-8  # As there. It is the unit of the gradients, and changes no picture.
 
@@ -38,10 +44,7 @@ def reach_of(given: Mapping[str, float]) -> Reach:
     known = [field.name for field in fields(Reach)]
     if unknown := sorted(set(given) - set(known)):
         raise UsageError(f"heat map: {', '.join(unknown)}, expected some of {', '.join(known)}.")
-    found = Reach(**{**asdict(Reach()), **given})
-    if min(found.sigma_rgb, found.sigma_xy, found.scale) <= 0 or found.scale > 1:
-        raise UsageError(f"heat map: {found}, expected sigmas above 0 and a scale up to 1.")
-    return found
+    return replace(Reach(), **given)
 
 
 def gradients(shares: Tensor, photo: Bytes, reach: Reach) -> Floats:

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from ...converters.files import folder_for, sha256, write_text
 from ...proto.errors import StorageError, UsageError
 from ..data.dataset import Dataset
-from ..data.images import read_photo
 from ..data.legend import Legend
+from ..data.loader import evaluation_loader
+from ..models.inference import Network, photos, scoring
 from ..models.load import file_of
 from ..strict_json import dumps
-from .evaluate import Evaluation, Judge, Work, count_dataset, evaluate, place
+from .evaluate import Evaluation, Judge, Work, count_dataset, evaluate
 from .inputs import is_glob, matching
-from .network import Network, open_network
+from .network import open_network
 from .page import Shown, curve_page, page
 from .paint import palette
-from .predict import segment
-from .protocol import Protocol, decide, scoring
+from .processes import is_first
+from .protocol import Protocol, decide, score
 from .published import published
 from .report import curve_fields, curve_markdown, fields, markdown
 from .submission import submission
@@ -95,7 +96,7 @@ def evaluate_files(
 
     """
     first = is_first()
-    places = _folders(folder, list(files))
+    places = _folders(folder, files)
     # A test set has no masks: it is predicted for who keeps it, and not judged.
     judging = judge.keep is None or any(sample.label for sample in dataset.samples)
     if first and judging:
@@ -112,7 +113,7 @@ def evaluate_files(
             continue
         found = replace(
             evaluate(model, dataset, protocol, fitted, work),
-            subject=entry or path.stem,
+            subject=_subject(path, entry),
             files={path.name: sha256(path)},
             foreign=evaluate_as is not None,
             published=published(entry, dataset) if entry else (),
@@ -128,18 +129,19 @@ def evaluate_files(
     return points
 
 
-def is_first() -> bool:
-    """Say whether this process is the one that writes and prints."""
-    return place()[0] == 0
-
-
 def submitting(
-    path: Path, files: Mapping[Path, str | None], dataset: Dataset, competition: str
+    path: Path,
+    files: Mapping[Path, str | None],
+    dataset: Dataset,
+    competition: str,
+    *,
+    overwrite: bool,
 ) -> AbstractContextManager[Callable[[str, NDArray[np.uint8]], None]]:
     """Open a submission of one model's predictions, see `submission`."""
     if len(files) > 1:
         raise UsageError(f"--submission: is of one model, {len(files)} are given.")
-    return submission(path, dataset.split, palette(dataset.legend.colours), competition)
+    table = palette(dataset.legend.colours)
+    return submission(path, dataset.split, table, competition, overwrite=overwrite)
 
 
 def fitting(judge: Judge, classes: int) -> Judge:
@@ -163,14 +165,19 @@ def _demand_free(folder: Path, places: Sequence[Path], *, overwrite: bool) -> No
     folder_for(folder)
 
 
-def _folders(folder: Path, files: Sequence[Path]) -> list[Path]:
+def _subject(path: Path, entry: str | None) -> str:
+    """Return what a model is called: as it was asked for, since a converted file is a digest."""
+    return entry or path.stem
+
+
+def _folders(folder: Path, files: Mapping[Path, str | None]) -> list[Path]:
     """Return each file's folder of reports: one file's is the folder itself."""
     if len(files) == 1:
         return [folder]
-    stems = [one.stem for one in files]
-    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+    names = [_subject(*one) for one in files.items()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"checkpoints of the same name: {', '.join(twice)}.")
-    return [folder / stem for stem in stems]
+    return [folder / name for name in names]
 
 
 def _write(found: Evaluation, legend: Legend, shown: Sequence[Shown], folder: Path) -> None:
@@ -183,14 +190,14 @@ def _write(found: Evaluation, legend: Legend, shown: Sequence[Shown], folder: Pa
 def _worst(model: Network, dataset: Dataset, found: Evaluation, judge: Judge) -> list[Shown]:
     """Predict the worst images once more, to be looked at."""
     samples = {sample.id: sample for sample in dataset.samples}
-    worst = [samples[name] for name in found.worst(WORST)]
-    with scoring(model, found.precision):
-        scores = segment(model, (read_photo(one.image) for one in worst), found.protocol)
-        return [
-            Shown(
-                sample,
-                found.images[sample.id],
-                decide(one[None], judge.wanted, by_sign=judge.by_sign)[0].cpu().numpy(),
-            )
-            for sample, one in zip(worst, scores, strict=True)
-        ]
+    worst = replace(dataset, samples=tuple(samples[name] for name in found.worst(WORST)))
+    shown = []
+    with scoring(model, found.precision) as device:
+        for batch in evaluation_loader(worst, model.numerics, crop=found.protocol.crop):
+            image, name = batch["image"], batch["id"][0]
+            scores = score(model, image.to(device), found.protocol)
+            given = decide(scores, judge.wanted, by_sign=judge.by_sign)
+            photo = photos(image, model.numerics)[0].byte().permute(1, 2, 0)
+            views = (photo, batch["label"][0].byte(), given[0].cpu())
+            shown.append(Shown(name, found.images[name], *(one.numpy() for one in views)))
+    return shown

@@ -9,16 +9,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 
 from ...proto.errors import MismatchError
 from ..data.legend import PADDING, VOID
+from .processes import everyones
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a set of images adds up to.
+    """What a set of images adds up to, on the CPU: small, and float64 is not everywhere.
 
     Attributes
     ----------
@@ -163,12 +164,14 @@ def count(
     ``name`` is the image's id. ``trimap`` also counts the pixels within so many of a boundary,
     ``boundary`` what boundary IoU needs.
     """
-    matrix = confusion(predicted, truth, classes)
-    near = None
+    matrix = confusion(predicted, truth, classes).cpu()
+    near = rims = None
     if trimap:
-        near = confusion(predicted, truth.masked_fill(~near_boundary(truth, trimap), VOID), classes)
-    width = boundary_width(*truth.shape)
-    rims = boundary_counts(predicted, truth, classes, width) if boundary else None
+        far = ~near_boundary(truth, trimap)
+        near = confusion(predicted, truth.masked_fill(far, VOID), classes).cpu()
+    if boundary:
+        width = boundary_width(*truth.shape)
+        rims = boundary_counts(predicted, truth, classes, width).cpu()
     return Counts(matrix, near, rims, {name: image_iou(matrix)})
 
 
@@ -210,26 +213,13 @@ def _sum(so_far: Tensor | None, more: Tensor | None, first: bool) -> Tensor | No
 
 def gather(counts: Counts) -> Counts:
     """Add up the counts of all processes of ``torch.distributed``; each gets the sum."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return counts
-    parts: list[Counts] = [counts] * distributed.get_world_size()
-    distributed.all_gather_object(parts, _on_cpu(counts))
-    return total(parts, len(counts.confusion))
-
-
-def _on_cpu(counts: Counts) -> Counts:
-    near, rims = counts.trimap, counts.boundary
-    return Counts(
-        counts.confusion.cpu(),
-        None if near is None else near.cpu(),
-        None if rims is None else rims.cpu(),
-        counts.images,
-    )
+    parts = everyones(counts)
+    return total(parts, len(counts.confusion)) if len(parts) > 1 else counts
 
 
 def scores(counts: Counts) -> Scores:
     """Return the ratios that the counts come to."""
-    matrix = counts.confusion.double().cpu()
+    matrix = counts.confusion.double()
     right, truth = matrix.diagonal(), matrix.sum(1)
     iou = _iou(counts.confusion)
     accuracy = tuple((right / truth).tolist())

@@ -1,45 +1,12 @@
-"""What a network must offer to be evaluated, and how one is opened."""
-
-from collections.abc import Iterator
-from typing import Protocol
+"""How the network that is to be evaluated is opened."""
 
 import torch
-from torch import Tensor, nn
 
 from ...converters.graph.engine import Graph
-from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
+from ..models.inference import Network
 from ..models.load import load
 from ..models.optimize import Optimize, Precision
-
-
-class Sizes(Protocol):
-    """What every family's config says."""
-
-    @property
-    def classes(self) -> int:
-        """Channels of the scores."""
-
-
-class Network(Protocol):
-    """A native model."""
-
-    @property
-    def numerics(self) -> Numerics:
-        """The conventions of its weights."""
-
-    @property
-    def config(self) -> Sizes:
-        """Its sizes."""
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Map (batch, 3, h, w) to class scores, at any size."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield its parameters; they tell the device."""
-
-    def modules(self) -> Iterator[nn.Module]:
-        """Yield its parts, itself included."""
 
 
 def open_network(

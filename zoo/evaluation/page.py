@@ -1,5 +1,6 @@
 """Evaluations as self-contained pages: `Evaluation` enters, HTML leaves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data.images import read_mask, read_photo
 from ..data.legend import Legend
 from ..page import picture, plot, render
 from .evaluate import Evaluation
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..data.dataset import Sample
-
 WIDEST = 480  # Pictures in the page, in pixels.
 LARGEST = 40  # Classes, of a confusion matrix that is shown whole.
+NAMED = 14  # Checkpoints whose names fit below a plot.
 MEAN, PIXEL = "#010204", "#010205"
 COLOURS = {MEAN: "var(--ours)", PIXEL: "var(--theirs)"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """An image of the report: what was predicted for it, and how well."""
+    """An image of the report: RGB, true and predicted class ids, and how well they agree."""
 
-    sample: "Sample"
+    name: str
     iou: float
+    photo: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
 
 
@@ -54,7 +55,7 @@ def page(found: Evaluation, legend: Legend, shown: Sequence[Shown] = ()) -> str:
         matrix=_shares(found) if len(found.classes) <= LARGEST else [],
         confusions=confusions(found),
         compared=compared(found),
-        shown=[_panels(one, legend, table) for one in shown],
+        shown=[_panels(one, table) for one in shown],
     )
 
 
@@ -72,15 +73,14 @@ def _shares(found: Evaluation) -> list[tuple[str, list[tuple[int, int, bool]]]]:
     ]
 
 
-def _panels(one: Shown, legend: Legend, table: NDArray[np.uint8]) -> dict[str, object]:
-    photo = read_photo(one.sample.image)
-    views = [("Picture", photo)]
-    if one.sample.label:
-        truth = read_mask(one.sample.label, legend)
-        views.append(("Truth", overlay(photo, truth, table)))
-    views.append(("Prediction", overlay(photo, one.predicted, table)))
+def _panels(one: Shown, table: NDArray[np.uint8]) -> dict[str, object]:
+    views = [
+        ("Picture", one.photo),
+        ("Truth", overlay(one.photo, one.truth, table)),
+        ("Prediction", overlay(one.photo, one.predicted, table)),
+    ]
     return {
-        "name": one.sample.id,
+        "name": one.name,
         "iou": one.iou,
         "views": [(title, picture(_shrunk(image), "JPEG")) for title, image in views],
     }
@@ -97,15 +97,19 @@ def curve_page(points: Sequence[Evaluation]) -> str:
     """Return the HTML of several checkpoints' scores."""
 
     def draw(figure: "Figure", axes: "Axes") -> None:
-        names = [one.subject for one in points]
+        places = range(len(points))
         for label, colour, name in (
             ("mIoU", MEAN, "mean_iou"),
             ("pixel accuracy", PIXEL, "pixel_accuracy"),
         ):
             values = [100 * getattr(one.scores, name) for one in points]
-            axes.plot(names, values, ".-", ms=7, lw=1.5, color=colour, label=label)
+            axes.plot(places, values, ".-", ms=7, lw=1.5, color=colour, label=label)
         axes.set(ylabel="%")
-        axes.tick_params("x", rotation=30 if len(names) > 3 else 0)
+        named = places[:: math.ceil(len(points) / NAMED)]
+        axes.set_xticks(
+            named, [points[one].subject for one in named],
+            rotation=30 if len(points) > 3 else 0, parse_math=False,
+        )  # fmt: skip
         figure.legend(frameon=False, ncols=2, fontsize=10, loc="outside upper left")
 
     return render(

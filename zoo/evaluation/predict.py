@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -17,13 +18,13 @@ from ...converters.files import folder_for, replacing
 from ...proto.errors import FormatError, UsageError, ZooError, listing
 from ..data.images import read_photo
 from ..data.legend import Legend, find_legend
-from ..models.inference import prepare
+from ..models.inference import Network, prepare, scoring
 from .evaluate import Work
 from .heatmap import Reach, gradients, sheet
 from .inputs import Input
-from .network import Network
 from .paint import indexed, overlay, palette, png
-from .protocol import Protocol, decide, score, scoring
+from .processes import everyones, place
+from .protocol import Protocol, decide, score
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -43,20 +44,38 @@ ENDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What a run did: files written, and the pictures that could not be read, with the reason."""
+    """What all processes did: files written, and pictures that could not be read, with reasons."""
 
     written: tuple[Path, ...]
     skipped: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Made:
-    """What came of a picture: class ids, probabilities, and the DenseCRF loss's gradients."""
+    """What came of a picture: scores, and what follows from them, computed when it is wanted."""
 
     photo: Bytes
-    ids: Bytes
-    shares: Floats
-    gradients: Floats | None
+    scores: Tensor
+    protocol: Protocol
+    reach: Reach
+
+    @cached_property
+    def ids(self) -> Bytes:
+        """Class ids (height, width)."""
+        ids: Bytes = decide(self.scores[None])[0].cpu().numpy()
+        return ids
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """Probabilities (classes, height, width)."""
+        if self.protocol.gives_probabilities:
+            return self.scores
+        return self.scores.sigmoid() if len(self.scores) == 1 else self.scores.softmax(0)
+
+    @cached_property
+    def gradients(self) -> Floats:
+        """The DenseCRF loss's gradients in the probabilities."""
+        return gradients(self.shares, self.photo, self.reach)
 
 
 def segment(
@@ -64,7 +83,8 @@ def segment(
 ) -> Iterator[Tensor]:
     """Yield the scores (classes, height, width) of RGB photos (height, width, 3), in order.
 
-    Neighbours of one size are scored together, up to ``batch_size``. Call it within `scoring`.
+    Neighbours of one size are scored together, up to ``batch_size``. Call it within
+    `inference.scoring`.
     """
     device = next(model.parameters()).device
     protocol = protocol or Protocol()
@@ -114,6 +134,8 @@ def predict(
 ) -> Predicted:
     """Segment pictures and write the results under their names; sizes are the pictures'.
 
+    Under ``torch.distributed`` the processes share the pictures.
+
     Parameters
     ----------
     model
@@ -141,22 +163,27 @@ def predict(
     Raises
     ------
     UsageError
-        A result exists, or would overwrite a picture or another result.
+        A result exists, or would overwrite a picture or another result; or a centre crop.
     FormatError
         A picture cannot be read; those before it are done.
 
     """
     protocol, work = protocol or Protocol(), work or Work()
+    if protocol.crop:
+        raise UsageError("centre crop: is to judge on; predictions are of whole pictures.")
     legend = legend or legend_for(model.config.classes)
     table = palette(legend.colours)
     targets = _targets(inputs, folder, kinds, overwrite=overwrite)
+    everyones(None)  # All have looked before one writes.
     folder_for(folder)
+    rank, world = place()
+    mine = inputs[rank::world]
     skipped: list[str] = []
     written: list[Path] = []
     sound: list[tuple[Input, Bytes]] = []
 
     def photos() -> Iterator[Bytes]:
-        for one, photo in _decoded(inputs):
+        for one, photo in _decoded(mine):
             if isinstance(photo, ZooError):
                 if not skip_bad:
                     raise photo
@@ -168,17 +195,24 @@ def predict(
     with scoring(model, work.precision):
         for scores in segment(model, photos(), protocol, work.batch_size):
             one, photo = sound.pop(0)
-            made = _made(scores, photo, protocol, kinds, reach or Reach())
+            made = Made(photo, scores, protocol, reach or Reach())
             for kind, path in targets[one].items():
                 folder_for(path.parent)
                 with replacing(path) as temporary, temporary.open("wb") as file:
                     _write(kind, made, table, legend, file)
                 written.append(path)
             if work.progress:
-                work.progress(len(written) // len(kinds) + len(skipped), len(inputs))
-    if not written:
-        raise FormatError(f"not one of {len(inputs)} pictures could be read:\n{listing(skipped)}")
-    return Predicted(tuple(written), tuple(skipped))
+                work.progress(len(written) // len(kinds) + len(skipped), len(mine))
+    parts = everyones(Predicted(tuple(written), tuple(skipped)))
+    done = Predicted(
+        tuple(path for part in parts for path in part.written),
+        tuple(why for part in parts for why in part.skipped),
+    )
+    if not done.written:
+        raise FormatError(
+            f"not one of {len(inputs)} pictures could be read:\n{listing(done.skipped)}"
+        )
+    return done
 
 
 def _targets(
@@ -229,35 +263,19 @@ def _decoded(inputs: Sequence[Input]) -> Iterator[tuple[Input, Bytes | ZooError]
             waiting += [(more, pool.submit(read, more)) for more in islice(rest, 1)]
 
 
-def _made(
-    scores: Tensor, photo: Bytes, protocol: Protocol, kinds: Sequence[str], reach: Reach
-) -> Made:
-    shares = scores
-    if not protocol.gives_probabilities:
-        shares = scores.sigmoid() if len(scores) == 1 else scores.softmax(0)
-    wanted = "heatmap" in kinds or "gradients" in kinds
-    return Made(
-        photo,
-        decide(scores[None])[0].cpu().numpy(),
-        shares.cpu().numpy(),
-        gradients(shares, photo, reach) if wanted else None,
-    )
-
-
 def _write(kind: str, made: Made, table: Bytes, legend: Legend, file: BinaryIO) -> None:
     """Write one kind of result."""
     if kind == "mask":
         file.write(indexed(made.ids, table))
     elif kind == "npy":
-        np.save(file, made.shares)
+        np.save(file, made.shares.cpu().numpy())
     elif kind == "npz":
-        np.savez_compressed(file, probabilities=made.shares)
+        np.savez_compressed(file, probabilities=made.shares.cpu().numpy())
     elif kind == "colour":
         file.write(png(Image.fromarray(table[made.ids])))
     elif kind == "overlay":
         file.write(png(Image.fromarray(overlay(made.photo, made.ids, table))))
-    elif made.gradients is not None:
-        if kind == "gradients":
-            np.save(file, made.gradients)
-        else:
-            file.write(png(sheet(made.photo, made.gradients, legend.names)))
+    elif kind == "gradients":
+        np.save(file, made.gradients)
+    else:
+        file.write(png(sheet(made.photo, made.gradients, legend.names)))

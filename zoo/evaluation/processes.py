@@ -1,13 +1,16 @@
-"""What torchrun started becomes one group of processes that share the work."""
+"""What torchrun started becomes one group of processes that share the work, and its outcome."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import distributed
 
 from ...proto.errors import UsageError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -44,3 +47,25 @@ def together(device: str = "cpu") -> Iterator[torch.device]:
         yield chosen
     finally:
         distributed.destroy_process_group()
+
+
+def place() -> tuple[int, int]:
+    """Return this process's rank and how many there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def is_first() -> bool:
+    """Say whether this process is the one that writes and prints."""
+    return place()[0] == 0
+
+
+def everyones(mine: T) -> list[T]:
+    """Return what each process has, by rank; all of them take part. Tensors are on the CPU."""
+    count = place()[1]
+    if count == 1:
+        return [mine]
+    parts = [mine] * count
+    distributed.all_gather_object(parts, mine)
+    return parts

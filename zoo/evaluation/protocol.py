@@ -4,22 +4,18 @@ An image enters as the network wants it; what leaves is a score per class and pi
 image's own size. The largest wins there: scores are resized, never class ids.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from typing import Literal
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
-from ..models.inference import padded_size, pixels
-from ..models.optimize import Precision
+from ..models.inference import Network, photos, whole
 from ..models.resampling import resize, scaled
-from .network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +33,18 @@ class Crf:
     bi_xy: float = 67.0
     bi_rgb: float = 3.0
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        sigmas, weights = (self.pos_xy, self.bi_xy, self.bi_rgb), (self.pos_w, self.bi_w)
+        if (
+            self.iterations < 0
+            or not all(0 < one < math.inf for one in sigmas)
+            or not all(map(math.isfinite, weights))
+        ):
+            raise UsageError(
+                f"CRF: {self}, expected iterations of 0 or more, finite weights, sigmas above 0."
+            )
+
 
 def crf_of(given: Mapping[str, float]) -> Crf:
     """Return the parameters with some replaced, by name; raise `UsageError` for wrong ones."""
@@ -44,10 +52,9 @@ def crf_of(given: Mapping[str, float]) -> Crf:
     if unknown := sorted(set(given) - set(known)):
         raise UsageError(f"CRF: {', '.join(unknown)}, expected some of {', '.join(known)}.")
     iterations, *rest = ({**asdict(Crf()), **given}[name] for name in known)
-    found = Crf(int(iterations), *rest)
-    if found.iterations < 0 or min(found.pos_xy, found.bi_xy, found.bi_rgb) <= 0:
-        raise UsageError(f"CRF: {found}, expected iterations of 0 or more and sigmas above 0.")
-    return found
+    if not float(iterations).is_integer():
+        raise UsageError(f"CRF: {iterations:g} iterations, expected a whole number.")
+    return Crf(int(iterations), *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,9 @@ class Protocol:
         Share of a window that its neighbour covers too, at least.
     crf
         Refine what came of all that; None does not.
+    crop
+        Judge a dataset on its centre crops of this side, see `augment.centre_crop`; 0 judges
+        whole images at their own size.
 
     """
 
@@ -81,13 +91,16 @@ class Protocol:
     window: int = 0
     overlap: float = 1 / 3
     crf: Crf | None = None
+    crop: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if not self.scales or min(self.scales) <= 0:
+        if not self.scales or not all(0 < one < math.inf for one in self.scales):
             raise UsageError(f"scales: {self.scales}, expected numbers above 0.")
-        if (self.size or 0) < 0 or self.window < 0:
-            raise UsageError(f"size {self.size}, window {self.window}: expected 0 or more.")
+        if min(self.size or 0, self.window, self.crop) < 0:
+            raise UsageError(
+                f"size {self.size}, window {self.window}, crop {self.crop}: expected 0 or more."
+            )
         if not 0 <= self.overlap < 1:
             raise UsageError(f"overlap: {self.overlap}, expected 0 to less than 1.")
 
@@ -108,6 +121,8 @@ def describe(protocol: Protocol, numerics: Numerics, within: Sequence[float] = (
 
     side = numerics.test_size if protocol.size is None else protocol.size
     parts = [f"padded to {side}" if side else "original size"]
+    if protocol.crop:
+        parts[0] = f"centre crop of {protocol.crop}" + (f", {parts[0]}" if side else "")
     if protocol.scales != (1.0,):
         parts.append(f"scales {written(protocol.scales)}")
     if protocol.flip:
@@ -126,30 +141,11 @@ def describe(protocol: Protocol, numerics: Numerics, within: Sequence[float] = (
     return "; ".join(parts)
 
 
-@contextmanager
-def scoring(model: Network, precision: Precision | None = None) -> Iterator[torch.device]:
-    """Have the model in eval mode, without gradients, until the block ends; give its device.
-
-    Then each of its parts is in the mode it was in: frozen batch norms stay frozen.
-    """
-    device = next(model.parameters()).device
-    modes = [(part, part.training) for part in model.modules()]
-    for part, _ in modes:
-        part.training = False
-    cast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-    try:
-        with torch.inference_mode(), cast:
-            yield device
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
 def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
     """Score images of one size: (batch, 3, h, w) to float32 (batch, classes, h, w).
 
     ``images`` are prepared as the model's profile says. The result is scores, unless
-    ``protocol.gives_probabilities``. Call it within `scoring`.
+    ``protocol.gives_probabilities``. Call it within `inference.scoring`.
     """
     if model.config.classes == 1 and protocol.gives_probabilities:
         raise UsageError("a network of one class: has scores alone, this protocol needs several.")
@@ -160,19 +156,17 @@ def score(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
     if protocol.crf is None:
         return found
     shares = found if protocol.average == "probabilities" else found.softmax(1)
-    photos = pixels(images, model.numerics).round()
-    if model.numerics.channel_order == "BGR":
-        photos = photos.flip(1)  # The lattice is not the same for axes in another order.
-    return refined(shares, photos, protocol.crf)
+    # In RGB: the lattice is not the same for axes in another order.
+    return refined(shares, photos(images, model.numerics), protocol.crf)
 
 
-def refined(probabilities: Tensor, photos: Tensor, crf: Crf) -> Tensor:
-    """Return the probabilities (batch, classes, h, w) after the CRF; photos are 0..255."""
+def refined(probabilities: Tensor, pictures: Tensor, crf: Crf) -> Tensor:
+    """Return the probabilities (batch, classes, h, w) after the CRF; pictures are RGB 0..255."""
     from ..crf.dense import DenseCRF  # Late: it compiles its kernels.
 
     inference = DenseCRF(-probabilities.float().clamp_min(1e-8).log())
     inference.add_pairwise_gaussian(crf.pos_xy, crf.pos_w)
-    inference.add_pairwise_bilateral(crf.bi_xy, crf.bi_rgb, photos, crf.bi_w)
+    inference.add_pairwise_bilateral(crf.bi_xy, crf.bi_rgb, pictures, crf.bi_w)
     return inference.inference(crf.iterations)
 
 
@@ -208,14 +202,10 @@ def starts(size: int, window: int, overlap: float) -> list[int]:
 
 
 def _whole(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
-    """Score as `inference.predict` does: pad, score, resize to the padded size, crop back."""
     numerics = model.numerics
     if protocol.size is not None:
         numerics = replace(numerics, test_size=protocol.size)
-    height, width = images.shape[-2:]
-    size = padded_size(height, numerics), padded_size(width, numerics)
-    padded = functional.pad(images, (0, size[1] - width, 0, size[0] - height))
-    scores = resize(model(padded).float(), size, numerics)[..., :height, :width]
+    scores = whole(model, images, numerics)
     return scores.softmax(1) if protocol.average == "probabilities" else scores
 
 

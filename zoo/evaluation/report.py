@@ -41,6 +41,8 @@ def curve_fields(points: Sequence[Evaluation]) -> dict[str, Any]:
         {
             "subject": one.subject,
             "files": dict(one.files),
+            "protocol": one.protocol_text,
+            "numerics": one.numerics,
             "iou": one.scores.iou,
             **{name: getattr(one.scores, name) for name in LABELS},
         }
@@ -51,7 +53,6 @@ def curve_fields(points: Sequence[Evaluation]) -> dict[str, Any]:
         {
             "format": CURVE_FORMAT, "version": VERSION, "best": best(points).subject,
             "dataset": first.dataset, "split": first.split, "classes": first.classes,
-            "protocol": first.protocol_text, "numerics": [one.numerics for one in points],
             "points": rows,
         }
     )  # fmt: skip
@@ -128,11 +129,11 @@ def markdown(found: Evaluation) -> Iterator[str]:
 
 def curve_markdown(points: Sequence[Evaluation]) -> Iterator[str]:
     """Yield the lines of a curve."""
-    first = points[0]
-    yield f"# Evaluation of {len(points)} checkpoints on {first.dataset} {first.split}"
+    top = best(points)
+    yield f"# Evaluation of {len(points)} checkpoints on {top.dataset} {top.split}"
     yield ""
-    yield f"Best: **{best(points).subject}**, mIoU {percent(best(points).scores.mean_iou)}"
-    yield f"({first.protocol_text}; {first.numerics})."
+    yield f"Best: **{top.subject}**, mIoU {percent(top.scores.mean_iou)}"
+    yield f"({top.protocol_text}; {top.numerics})."
     yield ""
     yield f"| checkpoint | {' | '.join(LABELS.values())} |"
     yield f"|---|{'---:|' * len(LABELS)}"

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...converters.files import replacing
-from ...proto.errors import UsageError
-from .evaluate import place
+from ...proto.errors import StorageError, UsageError
 from .paint import indexed
+from .processes import place
 
 COMPETITIONS = ("comp5", "comp6")
 SUFFIXES = (".tgz", ".tar.gz")
@@ -25,16 +25,24 @@ SUFFIXES = (".tgz", ".tar.gz")
 
 @contextmanager
 def submission(
-    path: Path, split: str, table: NDArray[np.uint8], competition: str = "comp6"
+    path: Path,
+    split: str,
+    table: NDArray[np.uint8],
+    competition: str = "comp6",
+    *,
+    overwrite: bool = False,
 ) -> Iterator[Callable[[str, NDArray[np.uint8]], None]]:
     """Give a function that adds an image's class ids by its id; the archive is whole or absent.
 
-    Equal predictions in equal order give equal bytes. ``table`` is the palette.
+    Equal predictions in equal order give equal bytes. ``table`` is the palette; ``overwrite``
+    replaces an archive that is there.
 
     Raises
     ------
     UsageError
         Another suffix than ``.tgz`` or ``.tar.gz``, an unknown competition, or several processes.
+    StorageError
+        It is there already, or cannot be written.
 
     """
     if not path.name.endswith(SUFFIXES):
@@ -43,6 +51,8 @@ def submission(
         raise UsageError(f"competition {competition!r}: expected one of {', '.join(COMPETITIONS)}.")
     if place()[1] > 1:
         raise UsageError("a submission is written by one process; run it without torchrun.")
+    if path.exists() and not overwrite:
+        raise StorageError(f"{path}: is there already. Choose another name, or --overwrite.")
     folder = f"results/VOC2012/Segmentation/{competition}_{split}_cls"
     with (
         replacing(path) as temporary,

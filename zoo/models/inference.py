@@ -1,4 +1,8 @@
-"""From a photo to a mask under a numerics profile."""
+"""From a photo to a mask under a numerics profile; what a network must offer for that."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -10,7 +14,39 @@ from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError
 from .resampling import resize
 
+if TYPE_CHECKING:
+    from .optimize import Precision
+
 GRID = 32  # Sizes 32 k + 1 keep the grids of all three scales aligned.
+
+
+class Sizes(Protocol):
+    """What every family's config says."""
+
+    @property
+    def classes(self) -> int:
+        """Channels of the scores."""
+
+
+class Network(Protocol):
+    """A native model."""
+
+    @property
+    def numerics(self) -> Numerics:
+        """The conventions of its weights."""
+
+    @property
+    def config(self) -> Sizes:
+        """Its sizes."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Map (batch, 3, h, w) to class scores, at any size."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield its parameters; they tell the device."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield its parts, itself included."""
 
 
 def prepare(image: NDArray[np.uint8], numerics: Numerics) -> Tensor:
@@ -39,6 +75,12 @@ def pixels(prepared: Tensor, numerics: Numerics) -> Tensor:
     return prepared * std + mean
 
 
+def photos(prepared: Tensor, numerics: Numerics) -> Tensor:
+    """Undo `prepare` for RGB (batch, 3, height, width): whole numbers 0..255, float32."""
+    levels = pixels(prepared, numerics).round()
+    return levels.flip(1) if numerics.channel_order == "BGR" else levels
+
+
 def padded_size(size: int, numerics: Numerics) -> int:
     """Return the side that an image is padded to: the test size, or the next 32 k + 1."""
     if not numerics.test_size:
@@ -46,25 +88,47 @@ def padded_size(size: int, numerics: Numerics) -> int:
     return max(numerics.test_size, -(-(size - 1) // GRID) * GRID + 1)
 
 
-@torch.inference_mode()
-def predict(model: nn.Module, image: NDArray[np.uint8], numerics: Numerics) -> NDArray[np.uint8]:
-    """Segment one photo as the authors' test scripts do.
+@contextmanager
+def scoring(model: Network, precision: "Precision | None" = None) -> Iterator[torch.device]:
+    """Have the model in eval mode, without gradients, until the block ends; give its device.
 
-    The image is centred and, where the profile has a test size, padded with zeros (the mean
-    colour) at the bottom and right to that size, or beyond it to 32 k + 1. Scores are resized
-    to the padded size as the profile says, cropped back to the image, and the largest wins.
+    Then each of its parts is in the mode it was in: frozen batch norms stay frozen. An optimised
+    model keeps its own precision.
     """
-    x = prepare(image, numerics)
-    height, width = x.shape[-2:]
-    size = padded_size(height, numerics), padded_size(width, numerics)
-    x = functional.pad(x, (0, size[1] - width, 0, size[0] - height))
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
+    modes = [(part, part.training) for part in model.modules()]
+    for part, _ in modes:
+        part.training = False
+    half = precision == "bf16" and not hasattr(model, "precision")
+    cast = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
     try:
-        scores = model(x.to(device))
+        with torch.inference_mode(), cast:
+            yield device
     finally:
-        model.train(training)
-    scores = resize(scores, size, numerics)
-    mask: NDArray[np.uint8] = scores[0, :, :height, :width].argmax(0).byte().cpu().numpy()
+        for part, training in modes:
+            part.training = training
+
+
+def whole(model: Network, images: Tensor, numerics: Numerics) -> Tensor:
+    """Score images (batch, 3, h, w) as the authors' test scripts do: (batch, classes, h, w).
+
+    Where the profile has a test size, images are padded with zeros (the mean colour) at the
+    bottom and right to that size, or beyond it to 32 k + 1. Scores are resized to the padded
+    size as the profile says, in float32, and cropped back.
+    """
+    height, width = images.shape[-2:]
+    size = padded_size(height, numerics), padded_size(width, numerics)
+    padded = functional.pad(images, (0, size[1] - width, 0, size[0] - height))
+    return resize(model(padded).float(), size, numerics)[..., :height, :width]
+
+
+def predict(model: Network, image: NDArray[np.uint8], numerics: Numerics) -> NDArray[np.uint8]:
+    """Segment one photo, RGB (height, width, 3), see `prepare` and `whole`: class ids.
+
+    The largest score wins; that of a single class is judged by its sign.
+    """
+    with scoring(model) as device:
+        scores = whole(model, prepare(image, numerics).to(device), numerics)[0]
+        ids = scores[0] > 0 if len(scores) == 1 else scores.argmax(0)
+    mask: NDArray[np.uint8] = ids.byte().cpu().numpy()
     return mask

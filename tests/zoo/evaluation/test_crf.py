@@ -7,8 +7,8 @@ import torch
 from deeplab_zoo import ZooError
 from deeplab_zoo.converters.numerics import TF_SLIM
 from deeplab_zoo.zoo.crf.dense import DenseCRF
-from deeplab_zoo.zoo.evaluation.protocol import Crf, Protocol, crf_of, score, scoring
-from deeplab_zoo.zoo.models.inference import prepare
+from deeplab_zoo.zoo.evaluation.protocol import Crf, Protocol, crf_of, score
+from deeplab_zoo.zoo.models.inference import prepare, scoring
 
 Make = Callable[..., torch.nn.Module]
 
@@ -33,3 +33,10 @@ def test_parameters_go_by_name() -> None:
         crf_of({"bi_yx": 49})
     with pytest.raises(ZooError, match="sigmas above 0"):
         crf_of({"bi_xy": 0})
+    with pytest.raises(ZooError, match="sigmas above 0"):
+        crf_of({"bi_rgb": float("nan")})
+    with pytest.raises(ZooError, match="finite weights"):
+        crf_of({"pos_w": float("inf")})
+    for iterations in (2.5, float("nan"), float("inf")):
+        with pytest.raises(ZooError, match="expected a whole number"):
+            crf_of({"iterations": iterations})

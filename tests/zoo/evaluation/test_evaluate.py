@@ -12,10 +12,11 @@ from PIL import Image
 
 from deeplab_zoo import ZooError
 from deeplab_zoo.zoo.data.dataset import Dataset, binarise
+from deeplab_zoo.zoo.data.loader import evaluation_loader
 from deeplab_zoo.zoo.evaluation.evaluate import Judge, Work, count_dataset, evaluate
 from deeplab_zoo.zoo.evaluation.job import fitting
 from deeplab_zoo.zoo.evaluation.protocol import Protocol
-from deeplab_zoo.zoo.models.inference import predict
+from deeplab_zoo.zoo.models.inference import photos, predict
 
 Make = Callable[..., torch.nn.Module]
 
@@ -42,6 +43,40 @@ def test_evaluation_is_ten_lines_of_numpy(toy: Make, data: Dataset) -> None:
     assert found.scores.mean_iou == pytest.approx(np.nanmean(iou), rel=1e-12)
     assert found.headline.endswith("on 7 images of folders val (padded to 33; caffe-v2)")
     assert sorted(found.images) == [f"p{one}" for one in range(7)]
+
+
+@pytest.mark.parametrize("side", [16, 49])  # Smaller and larger than the pictures.
+def test_centre_crops_are_cut_from_pictures_of_one_shorter_side(
+    toy: Make, data: Dataset, side: int
+) -> None:
+    model = toy()
+    found = evaluate(model, data, Protocol(crop=side))
+    matrix = np.zeros((5, 5), int)
+    batches = evaluation_loader(data, model.numerics, crop=side)
+    for sample, batch in zip(data.samples, batches, strict=True):
+        photo, mask = Image.open(sample.image), Image.open(sample.label)
+        height = side  # The shorter one here.
+        width = photo.width * side // photo.height
+        left = round((width - side) / 2)
+        box = left, 0, left + side, side
+        cropped = np.array(photo.resize((width, height), Image.Resampling.BILINEAR).crop(box))
+        truth = np.array(mask.resize((width, height), Image.Resampling.NEAREST).crop(box))
+        # Pillow's floats choose between two pixels that are equally near; heights here are odd.
+        ties = (2 * np.arange(width) + 1) * mask.width % (2 * width) == 0
+        clear = ~ties[left : left + side]
+        assert clear.mean() > 0.8
+        ids = batch["label"][0].numpy()
+        np.testing.assert_array_equal(ids[:, clear], truth[:, clear])
+        seen = photos(batch["image"], model.numerics)[0].byte().permute(1, 2, 0).numpy()
+        # Pillow takes a box in float32, and not the whole picture as here.
+        np.testing.assert_allclose(seen.astype(int), cropped, rtol=0, atol=2)
+        given, judged = predict(model, seen, model.numerics), ids != 255
+        np.add.at(matrix, (ids[judged], given[judged]), 1)
+    assert (matrix.sum(0) > 0).sum() > 1
+    np.testing.assert_array_equal(found.confusion, matrix)
+    assert f"(centre crop of {side}, padded to 33; caffe-v2)" in found.headline
+    with pytest.raises(ZooError, match="predictions to keep are of whole images"):
+        evaluate(model, data, Protocol(crop=side), Judge(keep=lambda *_: None))
 
 
 def test_torchmetrics_agrees(toy: Make, data: Dataset) -> None:
@@ -75,15 +110,23 @@ def test_batches_and_workers_change_nothing(toy: Make, data: Dataset) -> None:
 SCRIPT = """
 import json, os, sys
 from dataclasses import asdict
+from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {folder!r})
 from conftest import Toy
 from deeplab_zoo import open_dataset
 from deeplab_zoo.zoo.evaluation.evaluate import evaluate
+from deeplab_zoo.zoo.evaluation.inputs import find
+from deeplab_zoo.zoo.evaluation.predict import predict
 from deeplab_zoo.zoo.evaluation.processes import together
 with together() as device:
     found = evaluate(Toy(), open_dataset({data!r}, "val", classes=5))
+    for photos in ({data!r} + "/images/p3.png", {data!r} + "/images"):  # One, and seven.
+        done = predict(Toy(), find([photos]), Path({out!r}), overwrite=True)
+        assert sorted(one.stem for one in done.written) == sorted(
+            one.name.name for one in find([photos])
+        ), done
 with open({out!r} + os.environ["RANK"], "w") as file:
     json.dump(asdict(found), file)
 """
@@ -102,14 +145,19 @@ def test_two_processes_come_to_exactly_what_one_does(
          str(tmp_path / "script.py")],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
+    names = [f"p{one}.png" for one in range(7)]
+    assert sorted(one.name for one in (tmp_path / "rank").iterdir()) == names
     for rank in range(2):  # Of seven images one has four and the other three.
         assert json.loads((tmp_path / f"rank{rank}").read_text()) == alone
 
 
 def test_the_worst_images_are_those_of_the_lowest_iou(toy: Make, data: Dataset) -> None:
+    Image.fromarray(np.full((25, 40), 255, np.uint8)).save(data.samples[2].label)  # Void alone.
     found = evaluate(toy(), data)
-    values = [found.images[name] for name in found.worst(3)]
-    assert values == sorted(found.images.values())[:3]
+    assert np.isnan(found.images["p2"])
+    values = [found.images[name] for name in found.worst(7)]
+    assert values == sorted(one for one in found.images.values() if one == one)
+    assert len(found.worst(3)) == 3
 
 
 def test_one_class_against_the_rest_of_a_network_with_all(toy: Make, data: Dataset) -> None:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_parameters_that_cannot_be_are_refused() -> None:
     assert reach_of({"sigma_xy": 100, "scale": 0.5}) == Reach(15, 100, 0.5)
     with pytest.raises(ZooError, match="sigma, expected some of sigma_rgb, sigma_xy, scale"):
         reach_of({"sigma": 3})
-    for wrong in ({"sigma_rgb": 0.0}, {"scale": 2.0}):
+    for wrong in ({"sigma_rgb": 0.0}, {"scale": 2.0}, {"sigma_xy": math.nan}, {"scale": math.nan}):
         with pytest.raises(ZooError, match="sigmas above 0 and a scale up to 1"):
             reach_of(wrong)
     found = CliRunner().invoke(command, ["m", "x", "--heatmap-parameters", "sigma=3"])

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,12 +54,42 @@ def test_an_entry_is_held_against_what_was_published(
     assert re.findall("<h3>(.*?):", page) == found.worst(8)
 
 
+def test_a_name_that_is_not_utf8_does_not_cost_the_report(
+    monkeypatch: pytest.MonkeyPatch, toy: Make, data: Dataset, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(job, "open_network", lambda *_: toy(5))
+    own = tmp_path / "own.pth"
+    own.touch()
+    odd = replace(data.samples[0], id=os.fsdecode(b"caf\xe9"))
+    latin = replace(data, samples=(odd, *data.samples[1:]))
+    judge = Judge(trimap=0, boundary=False)
+    job.evaluate_files({own: None}, latin, tmp_path / "out", Protocol(), judge, Work(), CPU)
+    assert "<h3>caf\\udce9:" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_several_reports_go_to_folders_of_the_names_that_were_given(
+    monkeypatch: pytest.MonkeyPatch, toy: Make, data: Dataset, tmp_path: Path
+) -> None:
+    own, entry = tmp_path / "own.pth", tmp_path / "cache" / "0123abcd.safetensors"
+    entry.parent.mkdir()
+    for path in (own, entry):
+        path.touch()
+    monkeypatch.setattr(job, "open_network", lambda *_: toy(5))
+    monkeypatch.setattr(job, "published", lambda *_: ())
+    files = {own: None, entry: "an-entry"}
+    judge = Judge(trimap=0, boundary=False)
+    job.evaluate_files(files, data, tmp_path / "out", Protocol(), judge, Work(), CPU)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "an-entry", "curve.html", "curve.json", "curve.md", "own",
+    ]  # fmt: skip
+
+
 def test_reports_of_one_name_are_refused(data: Dataset, tmp_path: Path) -> None:
     files = dict.fromkeys((Path("a/x.pth"), Path("b/x.pth")))
     with pytest.raises(ZooError, match="checkpoints of the same name: x"):
         job.evaluate_files(files, data, tmp_path, Protocol(), Judge(), Work(), CPU)
     with pytest.raises(ZooError, match="is of one model, 2 are given"):
-        job.submitting(tmp_path / "a.tgz", files, data, "comp6")
+        job.submitting(tmp_path / "a.tgz", files, data, "comp6", overwrite=False)
 
 
 def test_a_graph_is_no_native_model(monkeypatch: pytest.MonkeyPatch) -> None:

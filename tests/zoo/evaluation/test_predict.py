@@ -13,6 +13,7 @@ from deeplab_zoo.zoo.evaluation.evaluate import Work
 from deeplab_zoo.zoo.evaluation.inputs import find
 from deeplab_zoo.zoo.evaluation.paint import overlay, palette
 from deeplab_zoo.zoo.evaluation.predict import legend_for, predict
+from deeplab_zoo.zoo.evaluation.protocol import Protocol
 from deeplab_zoo.zoo.models import inference
 
 Make = Callable[..., torch.nn.Module]
@@ -55,6 +56,19 @@ def test_results_have_their_pictures_names_sizes_and_values(
         np.testing.assert_array_equal(np.load(f"{out}-probabilities.npz")["probabilities"], shares)
 
 
+def test_probabilities_are_computed_only_if_they_are_wanted(
+    toy: Make, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("softmax")
+
+    monkeypatch.setattr(torch.Tensor, "softmax", fail)
+    kinds = ("mask", "colour", "overlay")
+    predict(toy(), find([str(photos / "p2.png")]), tmp_path, kinds=kinds)
+    with pytest.raises(AssertionError, match="softmax"):
+        predict(toy(), find([str(photos / "p3.png")]), tmp_path, kinds=("npy",))
+
+
 def test_equal_predictions_give_equal_files(toy: Make, photos: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         predict(toy(), find([str(photos / "p2.png")]), tmp_path / folder, kinds=("mask", "npz"))
@@ -89,6 +103,8 @@ def test_nothing_is_overwritten_unasked(toy: Make, photos: Path, tmp_path: Path)
         predict(model, both, tmp_path / "new", kinds=("mask", "colour"))
     with pytest.raises(ZooError, match="no folder to write into"):
         predict(model, one, photos / "p1.png")
+    with pytest.raises(ZooError, match="predictions are of whole pictures"):
+        predict(model, one, tmp_path / "new", Protocol(crop=17))
     with pytest.raises(ZooError, match="expected some of mask"):
         predict(model, one, tmp_path / "new", kinds=("masks",))
 

@@ -16,10 +16,9 @@ from deeplab_zoo.zoo.evaluation.protocol import (
     decide,
     describe,
     score,
-    scoring,
     starts,
 )
-from deeplab_zoo.zoo.models.inference import prepare
+from deeplab_zoo.zoo.models.inference import predict, prepare, scoring
 from deeplab_zoo.zoo.models.resampling import resize, scaled
 
 Make = Callable[..., torch.nn.Module]
@@ -132,10 +131,12 @@ def test_one_class_wins_by_the_largest_score_or_by_its_sign() -> None:
     assert decide(scores[:, 1:]).tolist() == [[[0, 1, 0]]]
 
 
-def test_a_network_of_one_class_has_no_probabilities(toy: Make) -> None:
-    model = toy(1)
+def test_a_network_of_one_class_is_judged_by_sign_and_has_no_probabilities(toy: Make) -> None:
+    model, shot = toy(1), photo(19, 41)
     with scoring(model):
-        score(model, images(1, 19, 41), Protocol())
+        found = decide(score(model, prepare(shot, SMALL), Protocol()))[0]
+        assert found.unique().tolist() == [0, 1]
+        np.testing.assert_array_equal(found, predict(model, shot, SMALL))
         with pytest.raises(ZooError, match="needs several"):
             score(model, images(1, 19, 41), Protocol(average="probabilities"))
 
@@ -145,6 +146,8 @@ def test_afterwards_each_part_is_in_the_mode_it_was_in(toy: Make) -> None:
     model.train()[1].eval()
     with scoring(model):
         assert not model.training
+    assert [part.training for part in model] == [True, False]
+    predict(model, photo(19, 41), SMALL)
     assert [part.training for part in model] == [True, False]
 
 
@@ -157,11 +160,16 @@ def test_bf16_is_near_and_comes_back_as_float32(toy: Make) -> None:
     assert rough.dtype == torch.float32
     assert not torch.equal(rough, exact)
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.2)  # Eight bits of precision.
+    model.precision = "fp32"  # As an optimised one, which would be compiled once more.
+    with scoring(model, "bf16"):
+        assert torch.equal(score(model, x, Protocol()), exact)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"scales": ()}, {"scales": (1, 0)}, {"size": -1}, {"window": -2}, {"overlap": 1.0},
+    [{"scales": ()}, {"scales": (1, 0)}, {"scales": (float("nan"), 1)},
+     {"scales": (1, float("inf"))}, {"size": -1},
+     {"crop": -5}, {"window": -2}, {"overlap": 1.0},
      {"overlap": float("nan")}],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(wrong: dict[str, object]) -> None:
@@ -173,6 +181,10 @@ def test_a_line_says_what_the_protocol_is() -> None:
     assert describe(Protocol(), CAFFE_V2) == "padded to 513"
     assert describe(Protocol(), TF_SLIM) == "original size"
     assert describe(Protocol(), TF_SLIM, (1, 0.75)) == "network of scales 1, 0.75; original size"
+    assert describe(Protocol(crop=97), CAFFE_V2) == "centre crop of 97, padded to 513"
+    assert describe(Protocol(crop=97, flip=True), TF_SLIM) == (
+        "centre crop of 97; mirrored too; scores averaged"
+    )
     assert describe(Protocol(321, (0.5, 1), flip=True, window=200), TF_SLIM) == (
         "padded to 321; scales 0.5, 1; mirrored too; windows of 200, 33% shared; scores averaged"
     )

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,22 +75,32 @@ def test_confusions_are_the_largest_cells_off_the_diagonal(found: Evaluation) ->
 
 def test_a_curve_has_every_checkpoint_and_the_best(found: Evaluation) -> None:
     worse = replace(
-        found, subject="later", scores=replace(found.scores, mean_iou=found.scores.mean_iou / 2)
-    )
+        found, subject="later", scores=replace(found.scores, mean_iou=found.scores.mean_iou / 2),
+        protocol_text="another size", numerics="tf-slim",
+    )  # fmt: skip
     read = curve_fields([worse, found])
     assert read["best"] == found.subject
     assert [one["mean_iou"] for one in read["points"]] == [
         worse.scores.mean_iou, found.scores.mean_iou,
     ]  # fmt: skip
+    assert [one["numerics"] for one in read["points"]] == ["tf-slim", "caffe-v2"]
+    assert [one["protocol"] for one in read["points"]] == ["another size", "padded to 33"]
     lines = list(curve_markdown([worse, found]))
+    assert "(padded to 33; caffe-v2)." in lines  # The best one's.
     assert lines[-2].startswith(f"| later | {worse.scores.mean_iou:.2%} |")
+
+
+def test_a_curve_names_as_many_checkpoints_as_fit(found: Evaluation) -> None:
+    points = [replace(found, subject=f"cost_$1$_{one}") for one in range(40)]
+    drawn = curve_page(points).split("<svg")[1].split("</svg>")[0]
+    assert re.findall(r"cost_\$1\$_(\d+)", drawn) == [str(one) for one in range(0, 40, 3)]
 
 
 def test_the_page_opens_without_errors_and_says_what_the_json_says(
     browser: "Chrome", found: Evaluation, data: Dataset, tmp_path: Path
 ) -> None:
-    sample = data.samples[6]
-    shown = [Shown(sample, found.images["p6"], np.zeros((37, 38), np.uint8))]
+    photo = np.full((37, 38, 3), 90, np.uint8)
+    shown = [Shown("p6", found.images["p6"], photo, photo[..., 0] // 30, photo[..., 0] // 90)]
     (tmp_path / "report.html").write_text(page(found, data.legend, shown))
     browser.get((tmp_path / "report.html").as_uri())
     assert browser.get_log("browser") == []
@@ -118,6 +129,7 @@ def test_the_page_opens_without_errors_and_says_what_the_json_says(
         "Picture of p6", "Truth of p6", "Prediction of p6",
     ]  # fmt: skip
     browser.execute_script("arguments[0].scrollIntoView()", pictures[0])
+    browser.execute_async_script("arguments[0].decode().finally(arguments[1])", pictures[0])
     assert pictures[0].get_attribute("naturalWidth") == "38"
 
 

@@ -29,6 +29,20 @@ def test_the_archive_has_the_servers_layout(tmp_path: Path) -> None:
         assert picture.getpalette()[3:6] == [128, 0, 0]
 
 
+def test_another_archive_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    path = tmp_path / "a.tgz"
+    path.write_bytes(b"other")
+    with (
+        pytest.raises(ZooError, match="a.tgz: is there already"),
+        submission(path, "test", TABLE),
+    ):
+        pass
+    assert path.read_bytes() == b"other"
+    with submission(path, "test", TABLE, overwrite=True) as add:
+        add("one", IDS)
+    assert tarfile.is_tarfile(path)
+
+
 def test_what_failed_halfway_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with submission(tmp_path / "a.tgz", "test", TABLE) as add:

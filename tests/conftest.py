@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from deeplab_zoo.converters import deeplab_v3
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.naming.deeplab_v3 import NAMING as V3_NAMING
 from deeplab_zoo.converters.write_caffe import deploy_net, filled
+from deeplab_zoo.proto.checkpoint_write import write_v2
 from deeplab_zoo.zoo.demo import random_blobs, write_net
 
 if TYPE_CHECKING:
@@ -78,6 +80,22 @@ def make_net(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         return text, binary
 
     return make
+
+
+@pytest.fixture
+def save_checkpoint(tmp_path: Path) -> Callable[[dict[str, np.ndarray[Any, Any]]], Path]:
+    """Write variables as a V2 checkpoint; return its prefix."""
+
+    def write(variables: dict[str, np.ndarray[Any, Any]]) -> Path:
+        prefix = tmp_path / "model.ckpt"
+        with (
+            Path(f"{prefix}.index").open("wb") as index,
+            Path(f"{prefix}.data-00000-of-00001").open("wb") as data,
+        ):
+            write_v2(variables, index, data)
+        return prefix
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -83,11 +83,11 @@ def make_net(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 
 @pytest.fixture
-def save_checkpoint(tmp_path: Path) -> Callable[[dict[str, np.ndarray[Any, Any]]], Path]:
+def save_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Write variables as a V2 checkpoint; return its prefix."""
 
-    def write(variables: dict[str, np.ndarray[Any, Any]]) -> Path:
-        prefix = tmp_path / "model.ckpt"
+    def write(variables: dict[str, np.ndarray[Any, Any]], name: str = "model.ckpt") -> Path:
+        prefix = tmp_path / name
         with (
             Path(f"{prefix}.index").open("wb") as index,
             Path(f"{prefix}.data-00000-of-00001").open("wb") as data,
@@ -99,18 +99,28 @@ def save_checkpoint(tmp_path: Path) -> Callable[[dict[str, np.ndarray[Any, Any]]
 
 
 @pytest.fixture(scope="session")
-def program_state() -> Callable[[deeplab_v3.DeepLabV3Config], dict[str, torch.Tensor]]:
+def program_state() -> Callable[..., dict[str, torch.Tensor]]:
     """Return a maker of random state dicts of DeepLab v3 and v3+, under their program's names.
 
-    Their statistics are not 0 and 1, and keep the values of deep layers near 1.
+    Their statistics are not 0 and 1, and keep the values of deep layers near 1. A program that
+    had more names than one has more layouts; with ``counters`` batch norms keep theirs too.
+    What a test draws afterwards from PyTorch is seeded as well.
     """
 
-    def make(config: deeplab_v3.DeepLabV3Config) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
+    def make(
+        config: deeplab_v3.DeepLabV3Config,
+        layout: str | None = None,
+        *,
+        seed: int = 0,
+        counters: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        layout = layout or config.style
         state = {}
         for name, shape in deeplab_v3.parameters(config).items():
             module, _, parameter = name.rpartition(".")
-            theirs = f"{V3_NAMING.from_canonical(config.style, module, {})}.{parameter}"
+            their_module = V3_NAMING.from_canonical(layout, module, {})
+            theirs = f"{their_module}.{parameter}"
             if len(shape) == 4:
                 data = torch.randn(shape) * (2 / math.prod(shape[1:])) ** 0.5
             elif parameter in ("weight", "running_var"):
@@ -118,8 +128,10 @@ def program_state() -> Callable[[deeplab_v3.DeepLabV3Config], dict[str, torch.Te
             else:
                 data = torch.randn(shape) * 0.3
             state[theirs] = data
-            if alias := V3_NAMING.alias_of(config.style, theirs):
+            if alias := V3_NAMING.alias_of(layout, theirs):
                 state[alias] = data
+            if counters and parameter == "running_var":
+                state[f"{their_module}.num_batches_tracked"] = torch.tensor(7)
         return state
 
     return make

@@ -15,7 +15,7 @@ from deeplab_zoo.proto.tensorflow_pb2 import ObjectGraph
 from .variables import as_saved, native_of, variable
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-Save = Callable[[Arrays], Path]
+Save = Callable[..., Path]
 
 
 def test_slots_counters_and_accumulators_are_dropped_by_named_rules(

@@ -15,7 +15,7 @@ from deeplab_zoo.proto.errors import MismatchError, ZooError
 from .variables import native_of
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-Save = Callable[[Arrays], Path]
+Save = Callable[..., Path]
 SLIM = (
     "resnet_v1_101/conv1/weights",
     "resnet_v1_101/conv1/BatchNorm/gamma",

@@ -10,20 +10,14 @@ import pytest
 
 import deeplab_zoo
 from deeplab_zoo.converters import weights
-from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
+from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.native import Native
-from deeplab_zoo.converters.numerics import TF_SLIM
 from deeplab_zoo.converters.weights import Weights
 
 
 @pytest.fixture
-def native(tiny_config: DeepLabV2Config) -> Weights:
-    random = np.random.default_rng(5)
-    state = {
-        name: random.uniform(0.5, 1.5, shape).astype("f4")
-        for name, shape in parameters(tiny_config).items()
-    }
-    return Weights(state, tiny_config, TF_SLIM, None)  # type: ignore[arg-type]
+def native(tiny_config: DeepLabV2Config, random_weights: Callable[..., Weights]) -> Weights:
+    return random_weights(tiny_config)
 
 
 @pytest.fixture

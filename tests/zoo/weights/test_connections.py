@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_zoo.proto.errors import (
-    NetworkError,
-)
+from deeplab_zoo.proto.errors import NetworkError
 from deeplab_zoo.zoo.weights import sources
 
 from .conftest import BODY, Fetching, artifact, described

@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplab_zoo.proto.errors import (
-    IntegrityError,
-    NetworkError,
-)
+from deeplab_zoo.proto.errors import IntegrityError, NetworkError
 from deeplab_zoo.zoo.weights.download import Policy
 from deeplab_zoo.zoo.weights.events import Stop
 

@@ -91,8 +91,7 @@ def _blobs(path: Path) -> Mapping[str, Float32]:
 def open_any(path: Path) -> tuple[Mapping[str, Float32], str]:
     """Read the state of any file or checkpoint that we convert, and the name of its profile.
 
-    Where a file does not tell its graph, the published one is assumed; and any profile, where it
-    tells none: they change no value.
+    A graph or a profile that the file does not tell is assumed: neither changes a value.
     """
     silent = _is_silent(path)
     archive = legacy.read(path, CAFFE_V2.name) if silent else _archive(path)

@@ -3,6 +3,7 @@
 import re
 from enum import Enum
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from ..proto import table
 from ..proto.caffemodel import is_caffemodel
@@ -47,7 +48,6 @@ COMMANDS = {
 _BY_SIGNATURE = {
     "a NumPy array": Kind.KAFFE,
     "a safetensors file": Kind.SAFETENSORS,
-    "a zip archive (PyTorch's .pth is one)": Kind.PTH,
     "a pickle": Kind.PTH,
 }
 
@@ -75,8 +75,8 @@ def kind_of(path: Path) -> Kind:
 def check_command(path: Path, command: str) -> None:
     """Refuse a file that another command than this one converts, and name that.
 
-    A folder passes, and so does what is of no format that is read here: the command's own reader
-    says what it expected.
+    What is of no format passes, and so do a folder, and text that is not called a prototxt: the
+    command's own reader says what it expected.
 
     Raises
     ------
@@ -84,8 +84,9 @@ def check_command(path: Path, command: str) -> None:
         The file is another command's.
 
     """
-    kind = None if path.is_dir() else _told(path)
-    if kind and COMMANDS[kind] != command:
+    kind = _told(path)
+    vague = path.is_dir() or (kind is Kind.PROTOTXT and path.suffix != ".prototxt")
+    if kind and not vague and COMMANDS[kind] != command:
         what = kind.value if "weights" in kind.value else f"a {kind.value}"
         raise FormatError(f"{path}: holds {what}, use `deeplab-zoo {COMMANDS[kind]}`.")
 
@@ -103,6 +104,8 @@ def _told(path: Path) -> Kind | None:
             return Kind.CHECKPOINT if path.name == "checkpoint" else Kind.PROTOTXT
         case "an HDF5 file":
             return _kind_of_hdf5(path)
+        case "a zip archive (PyTorch's .pth is one)":
+            return Kind.PTH if _is_pth(path, start) else None
         case "binary" if is_frozen_graph(start):
             return Kind.FROZEN
         case "binary" if table.is_table(path):
@@ -118,6 +121,15 @@ def _is_prefix(path: Path) -> bool:
     beside = path.parent.iterdir() if path.parent.is_dir() else iter(())
     prefix = re.escape(path.name.partition("-?")[0])  # model.ckpt-?????-of-00003 names all shards.
     return not path.is_file() and any(re.fullmatch(prefix + _PART, one.name) for one in beside)
+
+
+def _is_pth(path: Path, start: bytes) -> bool:
+    """Tell PyTorch's zip from any other, also where its end is lost."""
+    try:
+        with ZipFile(path) as file:
+            return any(name.endswith("/data.pkl") for name in file.namelist())
+    except BadZipFile:
+        return b"/data.pkl" in start
 
 
 def _kind_of_hdf5(path: Path) -> Kind | None:

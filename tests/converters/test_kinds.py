@@ -4,6 +4,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import h5py
 import numpy as np
@@ -78,13 +79,25 @@ def test_an_old_pth_is_a_pickle(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "is a git-LFS pointer.*git lfs pull"),
         (b"\x1f\x8b\x08\0", "is a gzip archive.*Unpack it first"),
         (b"\x89PNG\r\n\x1a\n", "is a PNG picture, expected a prototxt, caffemodel"),
-        (bytes(99), "is a binary file, expected a prototxt, caffemodel"),
+        (bytes(2), "is a binary file, expected a prototxt, caffemodel"),
     ],
 )
 def test_what_we_do_not_read_is_named(tmp_path: Path, content: bytes, complaint: str) -> None:
     (tmp_path / "x.bin").write_bytes(content)
     with pytest.raises(FormatError, match=f"x.bin: {complaint}"):
         kind_of(tmp_path / "x.bin")
+
+
+def test_a_zip_is_a_pth_only_if_pytorch_wrote_it(files: Path, tmp_path: Path) -> None:
+    path = tmp_path / "download"
+    whole = (files / "x.pth").read_bytes()
+    for size in (len(whole), len(whole) - 100):  # The list of what is in it comes last.
+        path.write_bytes(whole[:size])
+        assert kind_of(path) is Kind.PTH
+    with ZipFile(path, "w") as file:
+        file.write(files / "net.caffemodel", "net.caffemodel")
+    with pytest.raises(FormatError, match=r"download: is a zip archive .*Unpack it first"):
+        kind_of(path)
 
 
 @pytest.mark.parametrize("name", ["none.pth", "none/x.h5", "none-?????-of-00003"])
@@ -151,6 +164,19 @@ def test_a_frozen_graph_is_for_convert_tf(tmp_path: Path, given: str) -> None:
     path.write_bytes(b"\n\x10\n\x01x\x12\x0bPlaceholder")  # A node: its name, its operation.
     complaint = refused(path, given, tmp_path / "out.safetensors")
     assert complaint == f"{path}: holds a TensorFlow frozen graph, use `deeplab-zoo convert tf`."
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("convert tf", "a TensorFlow checkpoint"), ("convert legacy", "a .safetensors or .pth")],
+)
+def test_text_is_no_prototxt_unless_it_is_called_one(
+    tmp_path: Path, given: str, expected: str
+) -> None:
+    path = tmp_path / "graph.pbtxt"
+    path.write_text("node { name: 'x' }")
+    complaint = refused(path, given, tmp_path / "out.safetensors")
+    assert complaint.startswith(f"{path}: is a text file, expected {expected}")
 
 
 @pytest.mark.parametrize(

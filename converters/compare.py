@@ -18,7 +18,8 @@ from .archive import Archive, Float32, Origin, tool
 from .kinds import Kind, kind_of
 from .native import to_native
 from .numerics import CAFFE_V2
-from .weights import Weights
+
+UNRECORDED = "not recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How two files compare: tensors in either, and those that differ."""
+    """How two files compare: tensors in either, those that differ, and the profiles' names."""
 
     tensors: int
     differences: tuple[Difference, ...]
@@ -51,7 +52,8 @@ class Agreement:
 def compare(one: str | Path, other: str | Path) -> Agreement:
     """Compare two weights files of any formats we read, matched by their canonical names.
 
-    Conventions (numerics profiles) are reported but do not make contents differ.
+    Conventions (numerics profiles) are reported, where they are told, but do not make contents
+    differ.
 
     Raises
     ------
@@ -62,8 +64,8 @@ def compare(one: str | Path, other: str | Path) -> Agreement:
     paths = Path(one), Path(other)
     if any(graph_file.fields_of(path) is not None for path in paths):
         return _agreement(_blobs(paths[0]), _blobs(paths[1]), ("as the graph", "as the graph"))
-    first, second = map(open_any, paths)
-    return _agreement(first.state, second.state, (first.numerics.name, second.numerics.name))
+    (first, theirs), (second, others) = map(open_any, paths)
+    return _agreement(first, second, (theirs, others))
 
 
 def _agreement(
@@ -86,25 +88,37 @@ def _blobs(path: Path) -> Mapping[str, Float32]:
     return graph_file.blobs(graph_file.read(path).weights.layers)
 
 
-def open_any(path: Path) -> Weights:
-    """Read the weights of any file or checkpoint that we convert, for looking at only.
+def open_any(path: Path) -> tuple[Mapping[str, Float32], str]:
+    """Read the state of any file or checkpoint that we convert, and the name of its profile.
 
-    Where a file does not tell its conventions or its graph, the published ones are assumed:
-    they change no value.
+    A graph or a profile that the file does not tell is assumed: neither changes a value.
     """
+    silent = _is_silent(path)
+    archive = legacy.read(path, CAFFE_V2.name) if silent else _archive(path)
+    found = to_native(archive).weights
+    return found.state, UNRECORDED if silent else found.numerics.name
+
+
+def _is_silent(path: Path) -> bool:
+    """Tell a state dict that records no profile, in a layout that tells none either."""
+    if kind_of(path) not in (Kind.PTH, Kind.SAFETENSORS):
+        return False
+    named, described = weights.read_named(path)
+    known = families.of_state(named)
+    return not described and known is not None and legacy.habit(known[1]).numerics is None
+
+
+def _archive(path: Path) -> Archive:
     match kind_of(path):
         case Kind.CHECKPOINT | Kind.FROZEN:
-            return to_native(convert.read_tensorflow(path)).weights
+            return convert.read_tensorflow(path)
         case Kind.CAFFEMODEL:
-            archive = convert.read_caffe(None, path, strict=False)
-            return to_native(replace(archive, graph=None)).weights
+            return replace(convert.read_caffe(None, path, strict=False), graph=None)
         case Kind.SNAPSHOT:
-            return to_native(_published(snapshot.read(path), path)).weights
+            return _published(snapshot.read(path), path)
         case Kind.PROTOTXT:
             raise FormatError(f"{path}: is a prototxt, expected a file of weights.")
-        case Kind.PTH | Kind.SAFETENSORS if not weights.read_named(path)[1]:
-            return to_native(legacy.read(path, CAFFE_V2.name)).weights
-    return to_native(legacy.read(path)).weights
+    return legacy.read(path)
 
 
 def _published(stored: Net, path: Path) -> Archive:

@@ -12,6 +12,7 @@ from . import caffe, caffe_graph, families, hdf5, legacy, weights
 from .archive import Archive, Origin, tool
 from .files import sha256
 from .graph_file import read_weights
+from .kinds import check_command
 from .native import Head, Native, is_backbone, recognised, to_native
 from .numerics import CAFFE_V2, TF_DEEPLAB, TF_SLIM
 
@@ -195,6 +196,7 @@ def read_tensorflow(path: Path, select: Sequence[str] = ()) -> Archive:
     from ..proto.source import head
     from . import tensorflow
 
+    check_command(path, "convert tf")
     if path.is_file() and is_frozen_graph(head(path)):
         return _read_frozen(path, select)
     checkpoint = open_checkpoint(path)

@@ -22,6 +22,7 @@ from . import weights
 from .archive import Float32, Origin, tool
 from .caffe_graph import select
 from .files import replacing, sha256
+from .kinds import check_command
 
 FAMILY = "graph"
 VERSION = 1
@@ -56,6 +57,7 @@ def of_caffe(prototxt: Path | None, caffemodel: Path, *, strict: bool = True) ->
 
 def read_weights(path: Path) -> Net:
     """Read Caffe's weights, binary or HDF5."""
+    check_command(path, "convert caffe")
     if path.is_file() and sniff(head(path)) == "an HDF5 file":
         return snapshot.read(path)
     return caffemodel_format.read(path)

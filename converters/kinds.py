@@ -1,9 +1,12 @@
-"""Which of the formats we read a file is, by its content."""
+"""Which of the formats we read a file is, by its content, and which command converts it."""
 
+import re
 from enum import Enum
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from ..proto import table
+from ..proto.caffemodel import is_caffemodel
 from ..proto.errors import FormatError
 from ..proto.frozen_graph import is_frozen_graph
 from ..proto.source import head, sniff, wrong_kind
@@ -29,12 +32,27 @@ READABLE = (
     "deepdish .h5, archive, .safetensors or .pth"
 )
 
+COMMANDS = {
+    Kind.PROTOTXT: "convert caffe",
+    Kind.CAFFEMODEL: "convert caffe",
+    Kind.SNAPSHOT: "convert caffe",
+    Kind.CHECKPOINT: "convert tf",
+    Kind.FROZEN: "convert tf",
+    Kind.KAFFE: "convert legacy",
+    Kind.DEEPDISH: "convert legacy",
+    Kind.ARCHIVE: "convert legacy",
+    Kind.SAFETENSORS: "convert legacy",
+    Kind.PTH: "convert legacy",
+}
+
 _BY_SIGNATURE = {
     "a NumPy array": Kind.KAFFE,
     "a safetensors file": Kind.SAFETENSORS,
-    "a zip archive (PyTorch's .pth is one)": Kind.PTH,
     "a pickle": Kind.PTH,
 }
+
+# What follows a checkpoint's prefix in the names of its files.
+_PART = r"(\.index|\.meta|(\.data)?-\d{5}-of-\d{5})"
 
 
 def kind_of(path: Path) -> Kind:
@@ -46,31 +64,75 @@ def kind_of(path: Path) -> Kind:
         The file is of no format that is read here.
 
     """
-    # The graph beside a checkpoint and its data tell nothing by their content.
-    if path.suffix == ".meta" or ".data-" in path.name or path.is_dir() or _is_prefix(path):
-        return Kind.CHECKPOINT
+    if kind := _told(path):
+        return kind
     signature = sniff(head(path))
-    if signature in _BY_SIGNATURE:
-        return _BY_SIGNATURE[signature]
-    if signature == "text":
-        return Kind.CHECKPOINT if path.name == "checkpoint" else Kind.PROTOTXT
-    if signature == "binary":
-        if is_frozen_graph(head(path)):
-            return Kind.FROZEN
-        return Kind.CHECKPOINT if table.is_table(path) else Kind.CAFFEMODEL
     if signature == "an HDF5 file":
-        return _kind_of_hdf5(path)
+        raise FormatError(f"{path}: an HDF5 file of an unknown kind, expected {READABLE}.")
     raise FormatError(wrong_kind(path, signature, READABLE))
 
 
+def check_command(path: Path, command: str) -> None:
+    """Refuse a file that another command than this one converts, and name that.
+
+    What is of no format passes, and so do a folder, and text that is not called a prototxt: the
+    command's own reader says what it expected.
+
+    Raises
+    ------
+    FormatError
+        The file is another command's.
+
+    """
+    kind = _told(path)
+    vague = path.is_dir() or (kind is Kind.PROTOTXT and path.suffix != ".prototxt")
+    if kind and not vague and COMMANDS[kind] != command:
+        what = kind.value if "weights" in kind.value else f"a {kind.value}"
+        raise FormatError(f"{path}: holds {what}, use `deeplab-zoo {COMMANDS[kind]}`.")
+
+
+def _told(path: Path) -> Kind | None:
+    """Tell a file's format, None where it is none of ours or nothing is there."""
+    # The graph beside a checkpoint and its data tell nothing by their content.
+    if path.suffix == ".meta" or ".data-" in path.name or path.is_dir() or _is_prefix(path):
+        return Kind.CHECKPOINT
+    if not path.is_file():
+        return None
+    start = head(path)
+    match sniff(start):
+        case "text":
+            return Kind.CHECKPOINT if path.name == "checkpoint" else Kind.PROTOTXT
+        case "an HDF5 file":
+            return _kind_of_hdf5(path)
+        case "a zip archive (PyTorch's .pth is one)":
+            return Kind.PTH if _is_pth(path, start) else None
+        case "binary" if is_frozen_graph(start):
+            return Kind.FROZEN
+        case "binary" if table.is_table(path):
+            return Kind.CHECKPOINT
+        case "binary" if is_caffemodel(start):
+            return Kind.CAFFEMODEL
+        case signature:
+            return _BY_SIGNATURE.get(signature)
+
+
 def _is_prefix(path: Path) -> bool:
-    """Tell a checkpoint's prefix, which is no file, by the files that begin with it."""
+    """Tell a checkpoint's prefix, which is no file, by the checkpoint's files."""
     beside = path.parent.iterdir() if path.parent.is_dir() else iter(())
-    start = path.name.partition("?")[0]  # model.ckpt-?????-of-00003 names all its shards.
-    return not path.is_file() and any(one.name.startswith(start) for one in beside)
+    prefix = re.escape(path.name.partition("-?")[0])  # model.ckpt-?????-of-00003 names all shards.
+    return not path.is_file() and any(re.fullmatch(prefix + _PART, one.name) for one in beside)
 
 
-def _kind_of_hdf5(path: Path) -> Kind:
+def _is_pth(path: Path, start: bytes) -> bool:
+    """Tell PyTorch's zip from any other, also where its end is lost."""
+    try:
+        with ZipFile(path) as file:
+            return any(name.endswith("/data.pkl") for name in file.namelist())
+    except BadZipFile:
+        return b"/data.pkl" in start
+
+
+def _kind_of_hdf5(path: Path) -> Kind | None:
     # Here, so that telling a text file does not import HDF5.
     import h5py
 
@@ -85,4 +147,4 @@ def _kind_of_hdf5(path: Path) -> Kind:
             return Kind.DEEPDISH
         if isinstance(file.get("data"), h5py.Group):
             return Kind.SNAPSHOT
-    raise FormatError(f"{path}: an HDF5 file of an unknown kind, expected {READABLE}.")
+    return None

@@ -16,7 +16,7 @@ from ..proto.errors import FormatError, MismatchError, UsageError
 from . import families, hdf5, tensorflow, weights
 from .archive import Archive, Origin, Role, Tensor, tool
 from .files import sha256
-from .kinds import Kind, kind_of
+from .kinds import Kind, check_command, kind_of
 from .naming.scheme import ALIAS, DROPPED
 from .numerics import (
     CAFFE_V2,
@@ -66,6 +66,11 @@ HABITS = {
 }
 
 
+def habit(layout: str) -> Habit:
+    """Return how the program of a state dict's layout ran its models."""
+    return HABITS.get(layout, Habit(None, (1.0,)))
+
+
 def read(path: Path, numerics: str | None = None) -> Archive:
     """Read any legacy file; ``numerics`` names the profile where the file cannot tell.
 
@@ -78,6 +83,7 @@ def read(path: Path, numerics: str | None = None) -> Archive:
 
     """
     named = profile(numerics) if numerics else None
+    check_command(path, "convert legacy")
     match kind_of(path):
         case Kind.KAFFE:
             return _archive(path, "caffe-tensorflow", named or TF_SLIM, _of_kaffe(path))
@@ -87,12 +93,7 @@ def read(path: Path, numerics: str | None = None) -> Archive:
             archive = hdf5.read(path)
             _agree(path, archive.numerics, named)
             return archive
-        case Kind.SAFETENSORS | Kind.PTH:
-            return _of_state(path, named)
-        case kind:
-            of_tensorflow = kind in (Kind.CHECKPOINT, Kind.FROZEN)
-            command = "convert tf" if of_tensorflow else "convert caffe"
-            raise FormatError(f"{path}: is a {kind.value}, use `deeplab-zoo {command}`.")
+    return _of_state(path, named)
 
 
 def _archive(
@@ -143,8 +144,7 @@ def _of_state(path: Path, named: Numerics | None) -> Archive:
         return of_weights(ours)
     found = families.of_state(state)
     layout = found[1] if found else ""
-    habit = HABITS.get(layout, Habit(None, (1.0,)))
-    numerics = named or habit.numerics
+    numerics = named or habit(layout).numerics
     if numerics is None and layout:
         raise UsageError(
             f"{path}: a state dict in the {layout} layout, which does not tell the conventions it "
@@ -159,7 +159,7 @@ def _of_state(path: Path, named: Numerics | None) -> Archive:
     if found:
         kept, aliases = without_aliases(kept, found[0].naming, layout, str(path))
         dropped += tuple((name, ALIAS) for name in aliases)
-    return _archive(path, "pytorch", numerics, _of_names(kept, path), dropped, habit.scales)
+    return _archive(path, "pytorch", numerics, _of_names(kept, path), dropped, habit(layout).scales)
 
 
 def _of_names(state: Mapping[str, NDArray[np.generic]], path: Path) -> Iterator[Tensor]:

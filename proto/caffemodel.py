@@ -65,6 +65,15 @@ def read(path: Path, *, strict: bool = False) -> Net:
     return parse_net(buffer, str(path), strict=strict)
 
 
+def is_caffemodel(start: bytes) -> bool:
+    """Tell a caffemodel by its first bytes: a field of a net."""
+    try:
+        key, _ = wire.varint(memoryview(start), 0, len(start))
+    except FormatError:
+        return False
+    return key >> 3 in NetParameter.DESCRIPTOR.fields_by_number and key & 7 in (VARINT, LEN)
+
+
 def parse_net(buffer: memoryview, place: str, *, strict: bool = False) -> Net:
     """Read a network from the bytes of a caffemodel; see `read`."""
     header = bytearray()

@@ -31,6 +31,7 @@ _MAGIC = (
 _CURE = {
     "a web page": "The download failed and saved the server's page instead: fetch it again.",
     "a git-LFS pointer": "The real file was not fetched: run `git lfs pull`.",
+    "a zip archive (PyTorch's .pth is one)": "Unpack it first, if it is no .pth.",
     "a gzip archive": "Unpack it first.",
     "a bzip2 archive": "Unpack it first.",
     "an xz archive": "Unpack it first.",

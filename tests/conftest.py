@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from deeplab_zoo.converters import deeplab_v3
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.naming.deeplab_v3 import NAMING as V3_NAMING
 from deeplab_zoo.converters.write_caffe import deploy_net, filled
+from deeplab_zoo.proto.checkpoint_write import write_v2
 from deeplab_zoo.zoo.demo import random_blobs, write_net
 
 if TYPE_CHECKING:
@@ -80,19 +82,45 @@ def make_net(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
     return make
 
 
+@pytest.fixture
+def save_checkpoint(tmp_path: Path) -> Callable[..., Path]:
+    """Write variables as a V2 checkpoint; return its prefix."""
+
+    def write(variables: dict[str, np.ndarray[Any, Any]], name: str = "model.ckpt") -> Path:
+        prefix = tmp_path / name
+        with (
+            Path(f"{prefix}.index").open("wb") as index,
+            Path(f"{prefix}.data-00000-of-00001").open("wb") as data,
+        ):
+            write_v2(variables, index, data)
+        return prefix
+
+    return write
+
+
 @pytest.fixture(scope="session")
-def program_state() -> Callable[[deeplab_v3.DeepLabV3Config], dict[str, torch.Tensor]]:
+def program_state() -> Callable[..., dict[str, torch.Tensor]]:
     """Return a maker of random state dicts of DeepLab v3 and v3+, under their program's names.
 
-    Their statistics are not 0 and 1, and keep the values of deep layers near 1.
+    Their statistics are not 0 and 1, and keep the values of deep layers near 1. A program that
+    had more names than one has more layouts; with ``counters`` batch norms keep theirs too.
+    What a test draws afterwards from PyTorch is seeded as well.
     """
 
-    def make(config: deeplab_v3.DeepLabV3Config) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
+    def make(
+        config: deeplab_v3.DeepLabV3Config,
+        layout: str | None = None,
+        *,
+        seed: int = 0,
+        counters: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        layout = layout or config.style
         state = {}
         for name, shape in deeplab_v3.parameters(config).items():
             module, _, parameter = name.rpartition(".")
-            theirs = f"{V3_NAMING.from_canonical(config.style, module, {})}.{parameter}"
+            their_module = V3_NAMING.from_canonical(layout, module, {})
+            theirs = f"{their_module}.{parameter}"
             if len(shape) == 4:
                 data = torch.randn(shape) * (2 / math.prod(shape[1:])) ** 0.5
             elif parameter in ("weight", "running_var"):
@@ -100,8 +128,10 @@ def program_state() -> Callable[[deeplab_v3.DeepLabV3Config], dict[str, torch.Te
             else:
                 data = torch.randn(shape) * 0.3
             state[theirs] = data
-            if alias := V3_NAMING.alias_of(config.style, theirs):
+            if alias := V3_NAMING.alias_of(layout, theirs):
                 state[alias] = data
+            if counters and parameter == "running_var":
+                state[f"{their_module}.num_batches_tracked"] = torch.tensor(7)
         return state
 
     return make

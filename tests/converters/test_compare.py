@@ -88,14 +88,35 @@ def test_every_format_holds_the_same_weights(
     assert deeplab_zoo.compare(binary, out).numerics == ("caffe-v2", theirs)
 
 
+def plain(native: Path, folder: Path, layout: str) -> Path:
+    """The same in a program's own names, without our record."""
+    deeplab_zoo.export(native, folder / "y.pth", layout=layout)
+    state = {f"module.{k}": v for k, v in torch.load(folder / "y.pth").items()}
+    torch.save({"state_dict": state}, folder / "z.pth")
+    return folder / "z.pth"
+
+
 @pytest.mark.parametrize("layout", ["isht7", "kazuto1011", "canonical"])
 def test_a_state_dict_without_our_record_is_compared_too(
     native: Path, tmp_path: Path, layout: str
 ) -> None:
-    deeplab_zoo.export(native, tmp_path / "y.pth", layout=layout)
-    plain = {f"module.{k}": v for k, v in torch.load(tmp_path / "y.pth").items()}
-    torch.save({"state_dict": plain}, tmp_path / "z.pth")
-    assert deeplab_zoo.compare(native, tmp_path / "z.pth").equal
+    assert deeplab_zoo.compare(native, plain(native, tmp_path, layout)).equal
+
+
+@pytest.mark.parametrize(
+    ("layout", "profile"),
+    [
+        ("isht7", "caffe-v2"),
+        ("kazuto1011", "torch-halfpixel"),
+        ("advsemiseg", "not recorded"),
+        ("canonical", "not recorded"),
+    ],
+)
+def test_a_state_dicts_profile_is_reported_where_its_layout_tells_it(
+    native: Path, tmp_path: Path, layout: str, profile: str
+) -> None:
+    found = deeplab_zoo.compare(plain(native, tmp_path, layout), native)
+    assert found.numerics == (profile, "caffe-v2")
 
 
 def test_caffes_hdf5_weights_are_compared_without_their_graph(

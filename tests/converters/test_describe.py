@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +10,10 @@ import pytest
 import deeplab_zoo
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
 from deeplab_zoo.converters.describe import describe
-from deeplab_zoo.proto.checkpoint_write import write_v2
 from deeplab_zoo.proto.errors import ZooError
 
 Make = Callable[..., tuple[Path, Path]]
+Save = Callable[..., Path]
 
 
 def test_every_format_is_described_with_its_tensors_and_digests(
@@ -105,20 +104,10 @@ def test_a_network_that_shares_names_with_ours_is_not_taken_for_it(tmp_path: Pat
     assert describe(tmp_path / "x.pth").content == "DeepLab v2 ResNet, without a classifier"
 
 
-def saved(folder: Path, variables: dict[str, np.ndarray[Any, Any]]) -> Path:
-    with (
-        (folder / "x.index").open("wb") as index,
-        (folder / "x.data-00000-of-00001").open("wb") as data,
-    ):
-        write_v2(variables, index, data)
-    return folder / "x"
-
-
 def test_types_without_statistics_and_values_that_are_not_finite_are_described(
-    tmp_path: Path,
+    save_checkpoint: Save,
 ) -> None:
-    path = saved(
-        tmp_path,
+    path = save_checkpoint(
         {
             "bad/weights": np.array([np.nan, 3, np.inf, 1], "f4"),
             "empty": np.zeros((0, 3), "f4"),
@@ -164,12 +153,12 @@ def test_real_checkpoints_are_described(
     assert bool(found.notes) == ("bigendian" in name)
 
 
-def test_another_network_is_named(tmp_path: Path) -> None:
+def test_another_network_is_named(save_checkpoint: Save) -> None:
     names = (
         "resnet_v1_101/conv1/weights",
         "resnet_v1_101/block1/unit_1/bottleneck_v1/conv1/weights",
     )
-    path = saved(tmp_path, {name: np.ones((1, 1, 2, 2), "f4") for name in names})
+    path = save_checkpoint({name: np.ones((1, 1, 2, 2), "f4") for name in names})
     assert describe(path).content == "ImageNet ResNet v1 of TensorFlow-Slim"
 
 
@@ -184,10 +173,10 @@ def test_real_deepdish_and_caffe_hdf5_are_described(golden: Path, tmp_path: Path
     assert describe(golden / "caffe" / "fmt_new.caffemodel.h5").kind == "Caffe HDF5 weights"
 
 
-def test_a_missing_or_damaged_file_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_file_is_an_error(save_checkpoint: Save, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="none: no such file"):
         describe(tmp_path / "none")
-    path = saved(tmp_path, {"conv1/weights": np.ones((2, 3), "f4")})
+    path = save_checkpoint({"conv1/weights": np.ones((2, 3), "f4")}, "x")
     data = tmp_path / "x.data-00000-of-00001"
     data.write_bytes(b"\x01" + data.read_bytes()[1:])
     with pytest.raises(ZooError, match=r"x.data-00000-of-00001.*crc32c"):

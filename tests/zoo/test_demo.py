@@ -1,10 +1,13 @@
 """The demo's own logic; that it runs is tested through the command line."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
+from deeplab_zoo.proto import prototxt
 from deeplab_zoo.zoo import demo
 from deeplab_zoo.zoo.training.job import Result
 
@@ -16,3 +19,10 @@ def test_a_training_that_was_told_to_stop_ends_the_demo(
     monkeypatch.setattr(demo, "finetune", lambda *_, **__: stopped)
     with pytest.raises(KeyboardInterrupt):
         list(demo.trained(tmp_path / "x.safetensors", tmp_path, 0))
+
+
+def test_a_prototxt_written_by_the_demo_says_what_it_is(
+    make_net: Callable[..., tuple[Path, Path]], tiny_config: DeepLabV2Config
+) -> None:
+    text, _ = make_net(tiny_config)
+    assert prototxt.read(text).name == "deeplab_v2"

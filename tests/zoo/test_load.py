@@ -1,3 +1,5 @@
+"""A weights file or an entry becomes a model: by name, by path, by torch.hub; and what is none."""
+
 import subprocess
 import sys
 import zipfile
@@ -10,8 +12,14 @@ import torch
 import yaml
 
 import deeplab_zoo
-from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
-from deeplab_zoo.proto.errors import UnverifiedError, UsageError, ZooError
+from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
+from deeplab_zoo.proto.errors import (
+    FormatError,
+    MismatchError,
+    UnverifiedError,
+    UsageError,
+    ZooError,
+)
 
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., tuple[Path, Path]]
@@ -150,6 +158,36 @@ def test_dest_gets_copies(published: Path, tmp_path: Path, home: Path) -> None:
     }
     path.write_bytes(b"changed")
     assert (home / "files" / "ours" / "train.caffemodel").read_bytes() == published.read_bytes()
+
+
+def test_weights_written_elsewhere_need_their_numerics_named(tmp_path: Path) -> None:
+    config = DeepLabV2Config(3, (1, 1, 1, 1), 4, (2, 2, 2, 2))
+    state = {name: torch.zeros(shape) for name, shape in parameters(config).items()}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(MismatchError, match="records no numerics profile.*numerics='caffe-v2'"):
+        deeplab_zoo.load(tmp_path / "x.pth")
+    assert deeplab_zoo.load(tmp_path / "x.pth", numerics="caffe-v2").config == config
+    with pytest.raises(UsageError, match="numerics profile 'tf' is unknown"):
+        deeplab_zoo.load(tmp_path / "x.pth", numerics="tf")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\x80\x02cos\nsystem\n(S'touch pwned'\ntR.", "cannot be read as a state dict"),
+        (b"PK\x03\x04 not a zip", "cannot be read as a state dict"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{broken", "not a sound safetensors file"),
+        (b"plain text", "is a text file, expected a .safetensors or .pth"),
+    ],
+)
+def test_files_that_are_no_weights_are_refused_and_never_executed(
+    tmp_path: Path, content: bytes, complaint: str
+) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=complaint):
+        deeplab_zoo.load(path)
+    assert not (tmp_path / "pwned").exists()
 
 
 # The checkout is the package, whatever its folder is called.

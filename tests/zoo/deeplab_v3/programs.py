@@ -1,7 +1,7 @@
-"""What the programs' nets are, and random state dicts of theirs, an eighth as wide."""
+"""What the programs' nets are, also an eighth as wide, and the model of a state dict of theirs."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from deeplab_zoo.converters.naming.deeplab_v3 import NAMING
 from deeplab_zoo.zoo.models.deeplab_v3 import DeepLabV3
 
 State = dict[str, Tensor]
+Make = Callable[..., State]
 
 # Layout, its facts, config.
 PROGRAMS = {
@@ -55,10 +56,11 @@ for _name, (_base, _facts) in DEEPER.items():
 NARROW = [name for name in PROGRAMS if "101" not in name]
 
 
-def narrow(name: str) -> tuple[str, DeepLabV3Config]:
+def narrow(name: str) -> tuple[DeepLabV3Config, str]:
+    """The net and its layout."""
     layout, _, config = PROGRAMS[name]
     kind = config.backbone.replace("101", "50")
-    return layout, replace(config, classes=5, width=1 / 8, backbone=kind)
+    return replace(config, classes=5, width=1 / 8, backbone=kind), layout
 
 
 def in_layout(layout: str, config: DeepLabV3Config) -> dict[str, tuple[int, ...]]:
@@ -67,24 +69,6 @@ def in_layout(layout: str, config: DeepLabV3Config) -> dict[str, tuple[int, ...]
         module, _, parameter = name.rpartition(".")
         named[f"{NAMING.from_canonical(layout, module, {})}.{parameter}"] = shape
     return named
-
-
-def random_state(layout: str, config: DeepLabV3Config, seed: int = 0) -> State:
-    """Statistics away from 0 and 1, weights that keep the activations in range."""
-    draw = torch.Generator().manual_seed(seed)
-    state: State = {}
-    for name, shape in in_layout(layout, config).items():
-        if name.endswith("running_var"):
-            state[name] = torch.rand(shape, generator=draw) + 0.4
-            state[name.replace("running_var", "num_batches_tracked")] = torch.tensor(7)
-        elif len(shape) == 4:
-            scale = (1.5 / prod(shape[1:])) ** 0.5
-            state[name] = torch.randn(shape, generator=draw) * scale
-        elif name.endswith("weight"):
-            state[name] = torch.rand(shape, generator=draw) * 0.5 + 0.5
-        else:
-            state[name] = torch.randn(shape, generator=draw) * 0.3
-    return state
 
 
 def model_of(

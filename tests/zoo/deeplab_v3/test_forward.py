@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from deeplab_zoo.zoo.models.resampling import resize
 
-from .programs import NARROW, State, model_of, narrow, random_state
+from .programs import NARROW, Make, State, model_of, narrow
 
 Names = Callable[[str], tuple[str, str]]  # Of a part of a block: its convolution, its norm.
 
@@ -176,9 +176,11 @@ FORWARD = {
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_scores_are_those_of_the_forward_stated_again(tmp_path: Path, name: str) -> None:
-    layout, config = narrow(name)
-    state = random_state(layout, config, seed=1)
+def test_scores_are_those_of_the_forward_stated_again(
+    program_state: Make, tmp_path: Path, name: str
+) -> None:
+    config, layout = narrow(name)
+    state = program_state(config, layout, seed=1)
     model, _ = model_of(state, tmp_path)
     # So wide that a branch at rate 36 sees more than one column.
     image = torch.randn(2, 3, 25, 309, generator=torch.Generator().manual_seed(2))

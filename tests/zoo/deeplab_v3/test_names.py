@@ -10,7 +10,7 @@ import torch
 import deeplab_zoo
 from deeplab_zoo.converters.deeplab_v3 import parameters
 
-from .programs import NARROW, PROGRAMS, in_layout, model_of, narrow, random_state
+from .programs import NARROW, PROGRAMS, Make, in_layout, model_of, narrow
 
 PUBLISHED = [  # Parameters of the torchvision's and pytorchcv's documents.
     ("torchvision-mobilenet", 11029328),
@@ -40,10 +40,10 @@ def test_a_net_has_as_many_parameters_as_its_program_says(name: str, count: int)
 
 @pytest.mark.parametrize("name", NARROW)
 def test_a_state_dict_comes_back_to_the_bit_whether_or_not_it_is_wrapped(
-    tmp_path: Path, name: str
+    program_state: Make, tmp_path: Path, name: str
 ) -> None:
-    layout, config = narrow(name)
-    state = random_state(layout, config)
+    config, layout = narrow(name)
+    state = program_state(config, layout, counters=True)
     learned = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     for given, kept in ((state, ("state_dict",)), (learned, ())):
         model, path = model_of(given, tmp_path, kept)
@@ -57,9 +57,11 @@ def test_a_state_dict_comes_back_to_the_bit_whether_or_not_it_is_wrapped(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_full_state_dict_comes_back_to_the_bit(tmp_path: Path, name: str) -> None:
+def test_a_full_state_dict_comes_back_to_the_bit(
+    program_state: Make, tmp_path: Path, name: str
+) -> None:
     layout, _, config = PROGRAMS[name]
-    state = random_state(layout, config)
+    state = program_state(config, layout, counters=True)
     model, path = model_of(state, tmp_path)
     assert model.config == config
     deeplab_zoo.export(path, tmp_path / "back.pth", layout=layout)

@@ -13,7 +13,7 @@ import deeplab_zoo
 from deeplab_zoo import DeepLabV3
 from deeplab_zoo.zoo.weights.registry import SHIPPED
 
-from .programs import narrow, random_state
+from .programs import Make, narrow
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,17 @@ from .programs import narrow, random_state
     ],
 )
 def test_an_entry_is_fetched_converted_and_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, name: str
+    program_state: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, name: str
 ) -> None:
     shipped: dict[str, Any] = next(
         one for one in yaml.safe_load(SHIPPED.read_text())["entries"] if one["name"] == entry
     )
-    layout, config = narrow(name)
+    config, layout = narrow(name)
     config = replace(config, classes=shipped["classes"], backbone=shipped["arch"]["backbone"])
     weights = shipped["recipe"]["weights"]
-    torch.save({"state_dict": random_state(layout, config), "meta": {}}, tmp_path / weights)
+    torch.save(
+        {"state_dict": program_state(config, layout, counters=True), "meta": {}}, tmp_path / weights
+    )
     (artifact,) = shipped["artifacts"]
     ours: dict[str, Any] = {"filename": artifact["filename"]}
     if "archive" in artifact:

@@ -20,6 +20,7 @@ from deeplab_zoo.zoo.weights.work import Options
 from .faulty_server import Site, serving
 
 BODY = random.Random(6).randbytes(300_007)
+Fetching = Callable[..., tuple[Path, list[Event]]]
 QUICK = Policy(retries=5, connect=2, timeout=0.25, backoff=0.005, longest_wait=0.05)
 
 
@@ -47,6 +48,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def digest(data: bytes, algorithm: str = "sha256") -> str:
     return hashlib.new(algorithm, data).hexdigest()
+
+
+def kinds(events: list[Event]) -> list[str]:
+    """What happened, without how far it was."""
+    return [one.kind for one in events if one.kind != "progress"]
 
 
 def described(*artifacts: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def entry_of(described: dict[str, Any]) -> Entry:
 
 
 @pytest.fixture
-def fetching() -> Callable[..., tuple[Path, list[Event]]]:
+def fetching() -> Fetching:
     """Fetch an entry with a quick policy; return its folder and what happened."""
 
     def fetch(one: dict[str, Any], **options: Any) -> tuple[Path, list[Event]]:

@@ -2,7 +2,6 @@ import io
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,12 @@ import pytest
 from deeplab_zoo.proto.errors import IntegrityError
 from deeplab_zoo.zoo.weights import archives
 from deeplab_zoo.zoo.weights.archives import unpack
-from deeplab_zoo.zoo.weights.events import Event
 from deeplab_zoo.zoo.weights.lock import lock_path, read_lock
 from deeplab_zoo.zoo.weights.schema import Archive, Member
 from deeplab_zoo.zoo.weights.status import is_cached
 
-from .conftest import BODY, artifact, described, digest, entry_of
+from .conftest import BODY, Fetching, artifact, described, digest, entry_of
 
-Fetching = Callable[..., tuple[Path, list[Event]]]
 FILES = {
     "net/a.caffemodel": b"aaaa",
     "net/b.caffemodel": b"bb" * 40_000,

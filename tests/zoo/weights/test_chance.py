@@ -1,19 +1,16 @@
 """Faults by chance: the right bytes or a named error, never a wrong file under the name."""
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deeplab_zoo.proto.errors import IntegrityError, NetworkError
-from deeplab_zoo.zoo.weights.events import Event
 
-from .conftest import BODY, artifact, described, digest
+from .conftest import BODY, Fetching, artifact, described, digest
 from .faulty_server import Fault, Site
 
-Fetching = Callable[..., tuple[Path, list[Event]]]
 PAGES = (
     ("text/html", b"<!DOCTYPE html><html><body>Please wait</body></html>"),
     (

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +6,11 @@ import pytest
 
 from deeplab_zoo.proto.errors import FormatError, IntegrityError, UnverifiedError
 from deeplab_zoo.zoo.weights import store
-from deeplab_zoo.zoo.weights.events import Event
 from deeplab_zoo.zoo.weights.lock import lock_path, read_lock
 from deeplab_zoo.zoo.weights.status import is_cached, state_of
 from deeplab_zoo.zoo.weights.verify import verify_entry
 
-from .conftest import BODY, artifact, described, digest, entry_of
-
-Fetching = Callable[..., tuple[Path, list[Event]]]
+from .conftest import BODY, Fetching, artifact, described, digest, entry_of
 
 
 @pytest.fixture

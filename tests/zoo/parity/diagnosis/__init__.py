@@ -1,0 +1,1 @@
+"""Faults that a check must find and explain."""

@@ -1,6 +1,8 @@
 """Runs that are stopped, killed or fail: what stays, and how they go on."""
 
 import errno
+import fcntl
+import multiprocessing
 import os
 import shutil
 import signal
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_zoo.proto.errors import MismatchError, StorageError, UsageError, ZooError
+from deeplab_zoo.proto.errors import FormatError, MismatchError, StorageError, UsageError, ZooError
 from deeplab_zoo.zoo.training import checkpoints, engine, job
 from deeplab_zoo.zoo.training.config import TrainConfig
 from deeplab_zoo.zoo.training.job import finetune
@@ -62,6 +64,7 @@ def started(weights: Path, shapes: Path, folder: Path, *more: str) -> subprocess
         [*command, "--no-tensorboard", "-o", str(folder), *more],
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
@@ -96,10 +99,13 @@ def test_kill_minus_nine_at_random_steps_changes_no_bit(
     assert kept == ["step-00000028.pt", "step-00000030.pt"]
 
 
-def test_sigterm_saves_and_exits(weights: Path, shapes: Path, tmp_path: Path, rows: Rows) -> None:
-    process = started(weights, shapes, tmp_path / "run", "--steps", "100000")
+@pytest.mark.parametrize("signalled", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_saves_and_exits(
+    weights: Path, shapes: Path, tmp_path: Path, rows: Rows, signalled: signal.Signals
+) -> None:
+    process = started(weights, shapes, tmp_path / "run", "--steps=100000", "--workers=1")
     waited(process, 3)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signalled)
     said = process.communicate()[1]
     assert process.returncode == 130
     assert "--resume auto" in said
@@ -152,6 +158,56 @@ def test_a_folder_with_a_run_is_not_overwritten(
         pytest.raises(UsageError, match="another run is writing"),
     ):
         finetune(weights, config(steps=1), tmp_path / "run", resume="auto")
+
+
+def test_a_process_that_decodes_and_outlives_a_killed_run_does_not_hold_its_folder(
+    tmp_path: Path,
+) -> None:
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+
+    def decode() -> None:
+        theirs.send("here")
+        time.sleep(60)
+
+    with checkpoints.owned(tmp_path):
+        child = fork.Process(target=decode)
+        child.start()
+        assert ours.recv() == "here"
+    try:
+        with checkpoints.owned(tmp_path):
+            assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_a_folder_on_a_file_system_without_locks_is_trained_in(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert finetune(weights, config(steps=1, val_split=""), tmp_path / "run").path
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(
+    weights: Path, config: Make, tmp_path: Path
+) -> None:
+    finetune(weights, config(steps=1, val_split=""), tmp_path / "run")
+    whole = (tmp_path / "run" / "step-00000001.pt").read_bytes()
+    path = tmp_path / "x.pt"
+    with pytest.raises(UsageError, match="no such file, expected a checkpoint"):
+        checkpoints.read(tmp_path / "run")
+    for content in (b"", b"hello", b"\x80\x02.", whole[:-300], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match=r"x\.pt: cannot be read as a checkpoint \(\S"):
+            checkpoints.read(path)
+    for other in (torch.zeros(3), [1], {"state_dict": {}}):
+        torch.save(other, path)
+        with pytest.raises(FormatError, match=r"x\.pt: cannot be read as a checkpoint \(\S"):
+            checkpoints.read(path)
 
 
 def test_machines_that_see_other_checkpoints_do_not_go_on(

@@ -6,15 +6,17 @@ last: a checkpoint without it does not exist. Data order and random numbers are 
 the step and need no place here.
 """
 
+import errno
 import fcntl
 import io
+import os
 import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -27,6 +29,10 @@ from ...proto.errors import FormatError, UsageError, ZooError
 
 VERSION = 1
 _NAME = re.compile(r"step-(\d{8})\.pt")
+
+# What torch raises for files that are damaged, or another program's.
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError,
+               OSError)  # fmt: skip
 
 State = Mapping[str, Tensor]
 
@@ -128,12 +134,18 @@ def read(path: Path) -> Saved:
 
     Raises
     ------
+    UsageError
+        There is no such file.
     FormatError
         It is damaged, or no checkpoint of ours.
 
     """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file, expected a checkpoint's .pt (--resume auto|FILE).")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
         if content["version"] != VERSION:
             raise FormatError(
                 f"{path}: version {content['version']}, expected {VERSION}. Is it from a newer "
@@ -146,21 +158,36 @@ def read(path: Path) -> Saved:
             content["step"], model or state, content["solver"], content["config"],
             state if model else {}, content["best"], content["precision"],
         )  # fmt: skip
-    except FileNotFoundError as error:
-        raise UsageError(f"{error.filename}: no such file.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FormatError(f"{path}: cannot be read as a checkpoint ({reason}).") from None
+    except _UNREADABLE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise FormatError(
+            f"{path}: cannot be read as a checkpoint ({reason}). Is it whole, and a run's own?"
+        ) from None
+
+
+_locks: set[IO[str]] = set()
+# A process that decodes has its parent's files, and would hold the lock of one that was killed.
+os.register_at_fork(after_in_child=lambda: [one.close() for one in _locks])
 
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, so that no second run writes into it; raise `UsageError` if held."""
+    """Hold a run's folder, so that no second run writes into it; raise `UsageError` if held.
+
+    On a file system without locks, as some of clusters', it is not held.
+    """
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UsageError(
                 f"{folder}: another run is writing into it. Wait for it, or name another folder."
             ) from None
-        yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                raise
+        _locks.add(file)
+        try:
+            yield
+        finally:
+            _locks.discard(file)

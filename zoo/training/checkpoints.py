@@ -25,7 +25,7 @@ from torch import Tensor
 from ...converters import weights as weights_file
 from ...converters.files import replacing
 from ...converters.weights import Weights
-from ...proto.errors import FormatError, UsageError, ZooError
+from ...proto.errors import FormatError, MismatchError, UsageError, ZooError, listing
 
 VERSION = 1
 _NAME = re.compile(r"step-(\d{8})\.pt")
@@ -70,12 +70,23 @@ class Saved:
 
 
 def write_weights(like: Weights, state: State, path: Path) -> None:
-    """Write a model's state as a weights file, with the config and origin of another."""
+    """Write a model's state as a weights file, with the config and origin of another.
+
+    Raises
+    ------
+    ZooError
+        Weights are not finite numbers, from which nothing could go on; nothing is written.
+
+    """
     arrays = {
-        name: np.ascontiguousarray(one.detach().float().cpu().numpy())
-        for name, one in state.items()
-        if not name.endswith("num_batches_tracked")
+        name: np.ascontiguousarray(one.detach().float().cpu().numpy()) for name, one in _kept(state)
     }
+    if bad := [name for name, one in arrays.items() if not np.isfinite(one).all()]:
+        raise ZooError(
+            f"{path}: not written, for {len(bad)} of {len(arrays)} tensors hold what is no finite "
+            f"number:\n{listing(bad, 5)}\nFiles written before are untouched. Lower the rate "
+            "(--lr), or clip the gradients (--clip 1)."
+        )
     made = Weights(arrays, like.config, like.numerics, like.origin)
     weights_file.write(made, path)
 
@@ -168,6 +179,20 @@ def read(path: Path) -> Saved:
 _locks: set[IO[str]] = set()
 # A process that decodes has its parent's files, and would hold the lock of one that was killed.
 os.register_at_fork(after_in_child=lambda: [one.close() for one in _locks])
+
+
+def demand_same_net(saved: Saved, start: Weights) -> None:
+    """Raise `MismatchError` if a checkpoint is of another net than the weights to begin with."""
+    held = {name: tuple(one.shape) for name, one in _kept(saved.model)}
+    if held != {name: one.shape for name, one in start.state.items()}:
+        raise MismatchError(
+            "the weights: of another net than the checkpoint's. Name those that the run began with."
+        )
+
+
+def _kept(state: State) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a weights file has of a module's state."""
+    return ((name, one) for name, one in state.items() if not name.endswith("num_batches_tracked"))
 
 
 @contextmanager

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from deeplab_zoo.converters import weights as weights_file
 from deeplab_zoo.proto.errors import FormatError, MismatchError, StorageError, UsageError, ZooError
 from deeplab_zoo.zoo.training import checkpoints, engine, job
 from deeplab_zoo.zoo.training.config import TrainConfig
@@ -208,6 +210,30 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(
         torch.save(other, path)
         with pytest.raises(FormatError, match=r"x\.pt: cannot be read as a checkpoint \(\S"):
             checkpoints.read(path)
+
+
+def test_a_checkpoint_of_another_net_is_refused(
+    weights: Path, config: Make, make_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    for ema in (0.0, 0.5):  # With a running mean the weights lie in the other file.
+        way, folder = config(steps=1, val_split="", ema=ema), tmp_path / f"run{ema}"
+        finetune(weights, way, folder)
+        with pytest.raises(MismatchError, match="of another net than the checkpoint's"):
+            finetune(make_weights(blocks=(1, 2, 1, 1)), way, folder, resume="auto")
+
+
+def test_weights_that_are_no_numbers_are_not_written_over_those_that_are(
+    weights: Path, config: Make, tmp_path: Path
+) -> None:
+    finetune(weights, config(steps=2, val_split=""), tmp_path)
+    before = checkpoints.read(tmp_path / "step-00000002.pt")
+    name = "classifier.convs.0.weight"
+    broken = {**before.model, name: torch.full_like(before.model[name], torch.nan)}
+    like = weights_file.read(weights)
+    with pytest.raises(ZooError, match=rf"(?s)1 of \d+ tensors hold.*{name}.*--lr"):
+        checkpoints.save(tmp_path, replace(before, step=3, model=broken), like, keep=1)
+    assert checkpoints.steps(tmp_path) == [2]
+    assert not list(tmp_path.glob("step-00000003*"))
 
 
 def test_machines_that_see_other_checkpoints_do_not_go_on(

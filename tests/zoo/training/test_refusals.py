@@ -31,6 +31,20 @@ def test_another_number_of_classes_is_refused_unless_the_head_is_reset(
     assert shapes.is_dir()
 
 
+@pytest.mark.parametrize(
+    "way", [{"classes": "5"}, {"class_weights": "1,2"}, {"only": "disk"}, {"without": "7"}]
+)
+def test_what_the_classes_forbid_is_refused_before_the_scan(
+    weights: Path, config: Make, tmp_path: Path, way: dict[str, object]
+) -> None:
+    scanned: list[tuple[int, int]] = []
+    with pytest.raises(ZooError, match="class"):
+        finetune(
+            weights, config(**way), tmp_path / "run", progress=lambda *now: scanned.append(now)
+        )
+    assert scanned == []
+
+
 def test_bad_samples_are_named_or_left_out_and_counted(
     weights: Path, config: Make, tmp_path: Path, shapes: Path
 ) -> None:

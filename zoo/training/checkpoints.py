@@ -29,6 +29,7 @@ from ...proto.errors import FormatError, MismatchError, UsageError, ZooError, li
 
 VERSION = 1
 _NAME = re.compile(r"step-(\d{8})\.pt")
+_HALF = re.compile(r"\.(step-\d{8}|model|best)\.(pt|safetensors)\.\w+\.part")  # Of `replacing`.
 
 # What torch raises for files that are damaged, or another program's.
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError,
@@ -199,7 +200,8 @@ def _kept(state: State) -> Iterator[tuple[str, Tensor]]:
 def owned(folder: Path) -> Iterator[None]:
     """Hold a run's folder, so that no second run writes into it; raise `UsageError` if held.
 
-    On a file system without locks, as some of clusters', it is not held.
+    On a file system without locks, as some of clusters', it is not held. What a run that was
+    killed had half written is removed.
     """
     with (folder / ".lock").open("w") as file:
         try:
@@ -211,6 +213,9 @@ def owned(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
                 raise
+        for one in folder.glob(".*.part"):
+            if _HALF.match(one.name):
+                one.unlink(missing_ok=True)
         _locks.add(file)
         try:
             yield

@@ -101,13 +101,12 @@ def test_kill_minus_nine_at_random_steps_changes_no_bit(
     assert kept == ["step-00000028.pt", "step-00000030.pt"]
 
 
-@pytest.mark.parametrize("signalled", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_processes_saves_and_exits(
-    weights: Path, shapes: Path, tmp_path: Path, rows: Rows, signalled: signal.Signals
+def test_sigterm_to_all_processes_saves_and_exits(
+    weights: Path, shapes: Path, tmp_path: Path, rows: Rows
 ) -> None:
     process = started(weights, shapes, tmp_path / "run", "--steps=100000", "--workers=1")
     waited(process, 3)
-    os.killpg(process.pid, signalled)
+    os.killpg(process.pid, signal.SIGTERM)
     said = process.communicate()[1]
     assert process.returncode == 130
     assert "--resume auto" in said
@@ -182,6 +181,15 @@ def test_a_process_that_decodes_and_outlives_a_killed_run_does_not_hold_its_fold
     finally:
         child.kill()
         child.join()
+
+
+def test_what_a_killed_run_had_half_written_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = [".step-00000002.pt.x7_a.part", ".best.safetensors.x7_b.part"]
+    kept = [".movie.mp4.part", "step-00000001.safetensors", "notes.txt"]
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    with checkpoints.owned(tmp_path):
+        assert {one.name for one in tmp_path.iterdir()} == {*kept, ".lock"}
 
 
 def test_a_folder_on_a_file_system_without_locks_is_trained_in(

@@ -98,18 +98,16 @@ def finetune(
     given = begun(weights, config, numerics)
     _demand_known(config, given)
     train, val = opened(config)
-    names = train.legend.names
-    start, told = fitted(given, config, names)
-    class_weights(config.class_weights, [1] * len(names))  # Whether they are as many.
+    start, told = fitted(given, config, train.legend.names)
+    class_weights(config.class_weights, [1] * len(train.legend.names))  # Whether they are as many.
     demand_statistics(start, config, engine.world_size)
     if saved is not None:
         checkpoints.demand_same_net(saved, start)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
     reports = scanned(config, train, val, progress) if first else None
     data = prepared(config, engine.broadcast(reports))
-    for note in (*data.notes, told):
-        if note:
-            show(note)
+    for note in filter(None, (*data.notes, told)):
+        show(note)
     run = _run(config, engine, start, data, saved)
     with (
         _output(folder, config, first=first),

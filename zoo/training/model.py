@@ -122,7 +122,14 @@ def demand_statistics(weights: Weights, config: TrainConfig, world: int = 1) -> 
 
 
 def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> Native:
-    """Build a net in train mode, with what stays fixed fixed."""
+    """Build a net in train mode, with what stays fixed fixed.
+
+    Raises
+    ------
+    MismatchError
+        Activation checkpointing of a net that has no blocks to compute again.
+
+    """
     model = build(weights)
     if config.batch_norm == "sync" and world > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -134,7 +141,10 @@ def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> Native:
         for norm in norms(model):
             norm.requires_grad_(False)
     if config.activation_checkpointing:
-        for block in blocks(model):
+        parts = list(blocks(model))
+        if not parts:
+            raise MismatchError("activation_checkpointing: of a VGG, which has no blocks for it.")
+        for block in parts:
             setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))  # noqa: B010
     if config.compile:
         model.compile()

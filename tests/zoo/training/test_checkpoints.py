@@ -21,6 +21,7 @@ from deeplab_zoo.zoo.training.job import finetune
 Make = Callable[..., TrainConfig]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_process_that_decodes_and_outlives_a_killed_run_does_not_hold_its_folder(
     tmp_path: Path,
 ) -> None:

@@ -31,7 +31,7 @@ from .parity.comparison import tolerance
 from .parity.engine import Case
 from .parity.original import open_original
 from .parity.report import ParityReport, write_json, write_markdown
-from .training.config import TrainConfig
+from .training.config import TrainConfig, read_yaml
 from .training.job import RESULT, finetune
 from .training.shapes import write_shapes
 
@@ -87,7 +87,7 @@ def run(folder: Path, seed: int = 0) -> Iterator[Step]:
 def trained(native: Path, folder: Path, seed: int) -> Iterator[Step]:
     """Fine-tune the net on drawn shapes for a few updates, from and to an mIoU."""
     data, run = folder / "shapes", folder / "finetuned"
-    shutil.rmtree(run, ignore_errors=True)
+    _clear(run, data)
     write_shapes(data, 16, 6, seed=seed)
     yield Step("drew a dataset of 22 pictures", data)
     config = TrainConfig(
@@ -107,6 +107,13 @@ def trained(native: Path, folder: Path, seed: int) -> Iterator[Step]:
     )
     write_text(run / "evaluation.md", "\n".join(markdown(judged)) + "\n")
     yield Step(f"evaluated: {judged.headline}", run / "evaluation.md")
+
+
+def _clear(run: Path, data: Path) -> None:
+    """Remove what a demo before has trained; another's run stays, which `finetune` refuses."""
+    config = run / "config.yaml"
+    if config.is_file() and Path(read_yaml(config).get("data", "")).resolve() == data.resolve():
+        shutil.rmtree(run)
 
 
 def write_net(net: Net, text: Path, binary: Path) -> None:

@@ -12,6 +12,19 @@ from deeplab_zoo.zoo import demo
 from deeplab_zoo.zoo.training.job import Result
 
 
+@pytest.mark.parametrize(("data", "kept"), [("VOC2012", True), ("shapes", False)])
+def test_a_training_is_removed_if_a_demo_before_left_it_and_else_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, kept: bool
+) -> None:
+    monkeypatch.setattr(demo, "finetune", lambda *_, **__: Result(None, 3, math.nan, math.nan))
+    config = tmp_path / "finetuned" / "config.yaml"
+    config.parent.mkdir()
+    config.write_text(f"data: {tmp_path / data}\n")
+    with pytest.raises(KeyboardInterrupt):
+        list(demo.trained(tmp_path / "x.safetensors", tmp_path, 0))
+    assert config.exists() == kept
+
+
 def test_a_training_that_was_told_to_stop_ends_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,9 @@ What a sample becomes depends on the seed, its position in the stream and its in
 number of workers and ranks, or where a run was interrupted, changes nothing.
 """
 
+import os
 import signal
+from threading import Thread
 from typing import TypedDict
 
 import torch
@@ -174,8 +176,18 @@ def _loader(
 
 
 def _deaf(_: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that trains."""
+    """Leave Ctrl-C and SIGTERM, which terminals and schedulers send to all, to who trains."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has it not.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    """End this process when its parent says so: what `terminate`, and an exit, wait for."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def region(label: Tensor) -> tuple[Tensor, Tensor]:

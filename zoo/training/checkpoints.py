@@ -6,15 +6,17 @@ last: a checkpoint without it does not exist. Data order and random numbers are 
 the step and need no place here.
 """
 
+import errno
 import fcntl
 import io
+import os
 import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -23,10 +25,15 @@ from torch import Tensor
 from ...converters import weights as weights_file
 from ...converters.files import replacing
 from ...converters.weights import Weights
-from ...proto.errors import FormatError, UsageError, ZooError
+from ...proto.errors import FormatError, MismatchError, UsageError, ZooError, listing
 
 VERSION = 1
 _NAME = re.compile(r"step-(\d{8})\.pt")
+_HALF = re.compile(r"\.(step-\d{8}|model|best)\.(pt|safetensors)\.\w+\.part")  # Of `replacing`.
+
+# What torch raises for files that are damaged, or another program's.
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError,
+               OSError)  # fmt: skip
 
 State = Mapping[str, Tensor]
 
@@ -64,12 +71,23 @@ class Saved:
 
 
 def write_weights(like: Weights, state: State, path: Path) -> None:
-    """Write a model's state as a weights file, with the config and origin of another."""
+    """Write a model's state as a weights file, with the config and origin of another.
+
+    Raises
+    ------
+    ZooError
+        Weights are not finite numbers, from which nothing could go on; nothing is written.
+
+    """
     arrays = {
-        name: np.ascontiguousarray(one.detach().float().cpu().numpy())
-        for name, one in state.items()
-        if not name.endswith("num_batches_tracked")
+        name: np.ascontiguousarray(one.detach().float().cpu().numpy()) for name, one in _kept(state)
     }
+    if bad := [name for name, one in arrays.items() if not np.isfinite(one).all()]:
+        raise ZooError(
+            f"{path}: not written, for {len(bad)} of {len(arrays)} tensors hold what is no finite "
+            f"number:\n{listing(bad, 5)}\nFiles written before are untouched. Lower the rate "
+            "(--lr), or clip the gradients (--clip 1)."
+        )
     made = Weights(arrays, like.config, like.numerics, like.origin)
     weights_file.write(made, path)
 
@@ -128,12 +146,18 @@ def read(path: Path) -> Saved:
 
     Raises
     ------
+    UsageError
+        There is no such file.
     FormatError
         It is damaged, or no checkpoint of ours.
 
     """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file, expected a checkpoint's .pt (--resume auto|FILE).")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
         if content["version"] != VERSION:
             raise FormatError(
                 f"{path}: version {content['version']}, expected {VERSION}. Is it from a newer "
@@ -146,21 +170,54 @@ def read(path: Path) -> Saved:
             content["step"], model or state, content["solver"], content["config"],
             state if model else {}, content["best"], content["precision"],
         )  # fmt: skip
-    except FileNotFoundError as error:
-        raise UsageError(f"{error.filename}: no such file.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FormatError(f"{path}: cannot be read as a checkpoint ({reason}).") from None
+    except _UNREADABLE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise FormatError(
+            f"{path}: cannot be read as a checkpoint ({reason}). Is it whole, and a run's own?"
+        ) from None
+
+
+_locks: set[IO[str]] = set()
+# A process that decodes has its parent's files, and would hold the lock of one that was killed.
+os.register_at_fork(after_in_child=lambda: [one.close() for one in _locks])
+
+
+def demand_same_net(saved: Saved, start: Weights) -> None:
+    """Raise `MismatchError` if a checkpoint is of another net than the weights to begin with."""
+    held = {name: tuple(one.shape) for name, one in _kept(saved.model)}
+    if held != {name: one.shape for name, one in start.state.items()}:
+        raise MismatchError(
+            "the weights: of another net than the checkpoint's. Name those that the run began with."
+        )
+
+
+def _kept(state: State) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a weights file has of a module's state."""
+    return ((name, one) for name, one in state.items() if not name.endswith("num_batches_tracked"))
 
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, so that no second run writes into it; raise `UsageError` if held."""
+    """Hold a run's folder, so that no second run writes into it; raise `UsageError` if held.
+
+    On a file system without locks, as some of clusters', it is not held. What a run that was
+    killed had half written is removed.
+    """
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UsageError(
                 f"{folder}: another run is writing into it. Wait for it, or name another folder."
             ) from None
-        yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                raise
+        for one in folder.glob(".*.part"):
+            if _HALF.match(one.name):
+                one.unlink(missing_ok=True)
+        _locks.add(file)
+        try:
+            yield
+        finally:
+            _locks.discard(file)

@@ -4,6 +4,7 @@ The fields are the flags of ``finetune`` and the keys of a recipe, under the sam
 help stands beside them. Imports no torch.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from ...converters.architectures import ARCHITECTURES
 from ...proto.errors import FormatError, UsageError, listing
 
 RECIPES = Path(__file__).parent / "recipes"
+SBD_HAS = ("layout", "images", "labels", "val_labels", "classes")  # And no choice of them.
 
 
 def _key(default: Any, group: str, help_: str, *choices: str, free: bool = False) -> Any:
@@ -135,20 +137,25 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have, all in one error."""
-        problems = [
-            f"{one.name}: {value!r}, expected one of {', '.join(choices)}"
-            for one in fields(self)
-            if (choices := one.metadata["choices"])
-            and (value := getattr(self, one.name)) not in choices
-        ]
+        problems = []
+        for one in fields(self):
+            value, choices = getattr(self, one.name), one.metadata["choices"]
+            if choices and value not in choices:
+                problems.append(f"{one.name}: {value!r}, expected one of {', '.join(choices)}")
+            values = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(part, float) and not math.isfinite(part) for part in values):
+                problems.append(f"{one.name}: {value}, expected finite numbers")
         positive = ("steps", "batch_size", "accumulate", "schedule_every", "log_every",
                     "save_every", "devices", "nodes", "step_size", "threads")  # fmt: skip
         problems += [f"{name}: {getattr(self, name)}, expected at least 1"
                      for name in positive if getattr(self, name) < 1]  # fmt: skip
         natural = ("lr", "weight_decay", "momentum", "clip", "crop", "keep", "val_every", "panels",
-                   "workers", "num_classes", "val_samples", "proximal_steps", "seed")  # fmt: skip
+                   "workers", "num_classes", "val_samples", "proximal_steps", "seed",
+                   "focal_gamma")  # fmt: skip
         problems += [f"{name}: {getattr(self, name)}, expected at least 0"
-                     for name in natural if not getattr(self, name) >= 0]  # fmt: skip
+                     for name in natural if getattr(self, name) < 0]  # fmt: skip
+        if any(one <= 0 for one in self.scales):
+            problems.append(f"scales: {self.scales}, expected more than 0")
         if self.arch and self.arch not in ARCHITECTURES:
             problems.append(f"arch: {self.arch!r}, expected one of {', '.join(ARCHITECTURES)}")
         if not 0 <= self.ema < 1:
@@ -157,6 +164,13 @@ class TrainConfig:
             problems.append(f"sampling: {self.sampling}, expected binary to name the class")
         if self.proximal and self.loss not in ("ce", "lovasz-hinge", "proximal"):
             problems.append(f"proximal: with loss {self.loss!r}, expected lovasz-hinge")
+        if self.nesterov and not (self.solver == "sgd" and self.momentum > 0):
+            problems.append(
+                f"nesterov: with solver {self.solver} and momentum {self.momentum}, expected sgd "
+                "and more than 0"
+            )
+        if self.sbd and (found := [one for one in SBD_HAS if getattr(self, one)]):
+            problems.append(f"{', '.join(found)}: with sbd, whose folders and classes are its own")
         if self.activation_checkpointing and self.batch_norm != "frozen":
             problems.append(
                 "activation_checkpointing: with moving BatchNorm statistics, which would move "
@@ -189,7 +203,7 @@ def from_mapping(values: Mapping[str, Any], place: str = "config") -> TrainConfi
             continue
         try:
             read[name] = _typed(TYPES[name], value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             wanted = getattr(TYPES[name], "__name__", str(TYPES[name]))
             problems.append(f"{key}: {value!r}, expected {_WORDS.get(wanted, wanted)}")
     if problems:

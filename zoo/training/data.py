@@ -23,8 +23,6 @@ class Data:
     train, val
         Samples; ``val`` is None where nothing is validated. With ``binary`` they have two
         classes.
-    names
-        The dataset's classes, before ``binary``.
     chosen
         The class that is trained against the rest, by its id; None for all classes.
     pixels
@@ -38,7 +36,6 @@ class Data:
 
     train: Dataset
     val: Dataset | None
-    names: tuple[str, ...]
     chosen: int | None
     pixels: tuple[int, ...]
     order: Sampling
@@ -51,7 +48,7 @@ def opened(config: TrainConfig) -> tuple[Dataset, Dataset | None]:
     Raises
     ------
     UsageError
-        No layout fits, no such split.
+        No layout fits, no such split, no such class.
     MismatchError
         Samples are in both.
 
@@ -59,6 +56,8 @@ def opened(config: TrainConfig) -> tuple[Dataset, Dataset | None]:
     if not config.data:
         raise UsageError("data: no folder or list to train on was given.")
     train = _open(config, config.data, config.split, config.labels)
+    for name in filter(None, (config.binary, config.only, config.without)):
+        class_id(train.legend, name)
     place = config.val_data or config.data
     judged = config.val_split and (config.val_data or Path(place).is_dir())
     masks = config.val_labels or config.labels
@@ -123,7 +122,6 @@ def prepared(config: TrainConfig, reports: Sequence[Report]) -> Data:
             dataset = narrowed(dataset, [shown[one.id] for one in dataset.samples], name)
     if not dataset.samples:
         raise UsageError(f"{dataset.name} {dataset.split}: no sample is left by the filters.")
-    names = dataset.legend.names
     chosen = class_id(dataset.legend, config.binary) if config.binary else None
     order = sampling(
         config.sampling,
@@ -136,7 +134,7 @@ def prepared(config: TrainConfig, reports: Sequence[Report]) -> Data:
     if config.binary:
         dataset = binarise(dataset, config.binary)
         val = None if val is None else binarise(val, config.binary)
-    return Data(dataset, val, names, chosen, parts[0].pixels, order, tuple(notes))
+    return Data(dataset, val, chosen, parts[0].pixels, order, tuple(notes))
 
 
 def way(config: TrainConfig) -> Augmentation:

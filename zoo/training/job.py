@@ -21,7 +21,7 @@ from .engine import Engine, make_engine, precision_state
 from .groups import parameter_groups
 from .log import Log
 from .loop import Run, updates
-from .model import RunningMean, begun, fitted, make_model
+from .model import RunningMean, begun, demand_statistics, fitted, make_model
 from .objective import class_weights, make_objective
 from .sharding import part, restore_solver, solver_state, whole
 from .solver import make_solver
@@ -98,13 +98,16 @@ def finetune(
     given = begun(weights, config, numerics)
     _demand_known(config, given)
     train, val = opened(config)
+    start, told = fitted(given, config, train.legend.names)
+    class_weights(config.class_weights, [1] * len(train.legend.names))  # Whether they are as many.
+    demand_statistics(start, config, engine.world_size)
+    if saved is not None:
+        checkpoints.demand_same_net(saved, start)
     show(f"scanning {len(train.samples)} samples" + (f" and {len(val.samples)}" if val else ""))
     reports = scanned(config, train, val, progress) if first else None
     data = prepared(config, engine.broadcast(reports))
-    start, told = fitted(given, config, data.names)
-    for note in (*data.notes, told):
-        if note:
-            show(note)
+    for note in filter(None, (*data.notes, told)):
+        show(note)
     run = _run(config, engine, start, data, saved)
     with (
         _output(folder, config, first=first),
@@ -119,7 +122,10 @@ def finetune(
 def _demand_known(config: TrainConfig, given: Weights) -> None:
     """Raise what a name that does not exist raises, before minutes of scanning."""
     way(config)
-    make_objective(config, given.numerics, 2, channel=0 if config.binary else None)
+    make_objective(
+        config, given.numerics, 2, channel=0 if config.binary else None,
+        class_weights=[1.0, 1.0] if config.class_weights else None,
+    )  # fmt: skip
 
 
 def _demand_shared(engine: Engine, folder: Path, saved: Saved | None) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...converters.files import write_text
+from ...proto.errors import StorageError
 
 Print = Callable[[str], None]
 
@@ -135,9 +136,12 @@ class Log:
     def _row(self, row: Mapping[str, object]) -> None:
         if self.path is None:
             return
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
-            writer.writerow(row)
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
+                writer.writerow(row)
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror}.") from error
 
 
 def _clock(seconds: float) -> str:
@@ -167,4 +171,5 @@ def _board(folder: Path, start: int) -> Any:
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=start)
+    # TensorBoard forgets this step and the later ones; a run that begins shows step 0 again.
+    return SummaryWriter(str(folder), purge_step=start + 1 if start else 0)

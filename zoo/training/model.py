@@ -13,6 +13,7 @@ from ...converters import families
 from ...converters.architectures import ARCHITECTURES, config_of, demand, drawn, find
 from ...converters.archive import Origin, tool
 from ...converters.deeplab_v2 import DeepLabV2Config
+from ...converters.deeplab_v3 import DeepLabV3Config
 from ...converters.export import open_weights
 from ...converters.files import sha256
 from ...converters.native import fresh_head
@@ -106,8 +107,29 @@ def _scaled(weights: Weights, config: TrainConfig) -> Weights:
     return replace(weights, config=replace(held, scales=scales))
 
 
+def demand_statistics(weights: Weights, config: TrainConfig, world: int = 1) -> None:
+    """Raise `MismatchError` if a BatchNorm would take its statistics of one value.
+
+    DeepLab v3 pools the whole picture; of one picture there is one value for each channel.
+    """
+    moving = config.batch_norm != "frozen" and not config.train_last
+    alone = config.batch_size == 1 and not (config.batch_norm == "sync" and world > 1)
+    if moving and alone and isinstance(weights.config, DeepLabV3Config):
+        raise MismatchError(
+            f"batch_norm {config.batch_norm}: DeepLab v3 pools each picture to one value, and one "
+            "value has no statistics. Say --batch-size 2 or more, or --batch-norm frozen."
+        )
+
+
 def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> Native:
-    """Build a net in train mode, with what stays fixed fixed."""
+    """Build a net in train mode, with what stays fixed fixed.
+
+    Raises
+    ------
+    MismatchError
+        Activation checkpointing of a net that has no blocks to compute again.
+
+    """
     model = build(weights)
     if config.batch_norm == "sync" and world > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -119,7 +141,10 @@ def make_model(weights: Weights, config: TrainConfig, world: int = 1) -> Native:
         for norm in norms(model):
             norm.requires_grad_(False)
     if config.activation_checkpointing:
-        for block in blocks(model):
+        parts = list(blocks(model))
+        if not parts:
+            raise MismatchError("activation_checkpointing: of a VGG, which has no blocks for it.")
+        for block in parts:
             setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))  # noqa: B010
     if config.compile:
         model.compile()

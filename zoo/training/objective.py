@@ -106,7 +106,7 @@ class Objective(nn.Module):
         weight: Tensor | None = getattr(self.criterion.losses[name], "weight", None)
         own: Tensor
         if weight is not None:
-            own = weight[truth.masked_fill(~counted, 0)][counted].sum()
+            own = (weight[truth.masked_fill(~counted, 0)] * counted).sum()
         elif MEANS[name] == "images":
             own = counted.flatten(1).any(1).sum().float()
         else:
@@ -133,7 +133,8 @@ def make_objective(
     Raises
     ------
     UsageError
-        A loss of two classes without ``binary``, or one of many with it; options of others.
+        A loss of two classes without ``binary``, or one of many with it; class weights for a
+        loss that takes none.
 
     """
     name = "proximal" if config.proximal else config.loss
@@ -199,6 +200,10 @@ def class_weights(text: str, pixels: Sequence[int]) -> list[float] | None:
         weights = [float(one) for one in text.split(",")]
     except ValueError:
         raise UsageError(f"class_weights: {text!r}, expected numbers or balanced.") from None
+    if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+        raise UsageError(
+            f"class_weights: {text}, expected numbers of at least 0, one of them more."
+        )
     if len(weights) != len(pixels):
         raise UsageError(f"class_weights: {len(weights)}, the dataset has {len(pixels)} classes.")
     return weights

@@ -6,7 +6,7 @@ in order, under the names of the net's inputs) and ``golden.npz``: ``lr`` (steps
 ``wN/LAYER/BLOB`` after N updates. It is run by the generic graph and `CaffeSGD`.
 """
 
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +22,7 @@ from ...converters.files import replacing
 from ...converters.graph.build import load_caffe
 from ...converters.graph.engine import Graph
 from ...proto.errors import FormatError, UsageError
+from ..strict_json import dumps
 from .schedule import Schedule, rate
 from .solver import CaffeSGD
 
@@ -53,14 +54,15 @@ class Step:
 
     @property
     def loss_error(self) -> float:
-        """The largest relative difference of a loss."""
+        """The largest relative difference of a loss; NaN if one is."""
         pairs = (pair for each in self.losses.values() for pair in each)
-        return max(abs(ours - theirs) / max(abs(theirs), 1e-12) for ours, theirs in pairs)
+        apart = [abs(ours - theirs) / max(abs(theirs), 1e-12) for ours, theirs in pairs]
+        return float(np.max(apart))
 
     @property
     def weight_error(self) -> float:
-        """The largest distance of a blob."""
-        return max(one.distance for one in self.layers)
+        """The largest distance of a blob; NaN if one is."""
+        return float(np.max([one.distance for one in self.layers]))
 
     @property
     def passed(self) -> bool:
@@ -77,7 +79,7 @@ def replay(folder: Path) -> list[Step]:
     UsageError
         A file is missing.
     FormatError
-        A solver of another kind, or a setting that is not known.
+        A solver of another kind, or a setting that is not known or missing.
 
     """
     settings = read_solver(folder / "solver.prototxt")
@@ -174,11 +176,18 @@ def read_solver(path: Path) -> dict[str, Any]:
         if not line.partition("#")[0].strip():
             continue
         found = _LINE.fullmatch(line)
-        if found is None or found[1] not in _KNOWN:
-            raise FormatError(f"{path}:{number}: {line.strip()!r}, expected a solver's setting.")
-        settings[found[1]] = _KNOWN[found[1]](found[2])
+        try:
+            if found is None or found[1] not in _KNOWN:
+                raise ValueError
+            settings[found[1]] = _KNOWN[found[1]](found[2])
+        except ValueError:
+            raise FormatError(
+                f"{path}:{number}: {line.strip()!r}, expected a solver's setting."
+            ) from None
     if settings.get("type", "SGD") != "SGD":
         raise FormatError(f"{path}: solver {settings['type']}, expected SGD.")
+    if missing := [one for one in ("net", "lr_policy", "base_lr") if one not in settings]:
+        raise FormatError(f"{path}: says no {', '.join(missing)}, which a solver needs.")
     return settings
 
 
@@ -206,7 +215,7 @@ def write_report(steps: list[Step], source: Path, folder: Path) -> None:
         "|---|---|---|---|---|---|",
     ]
     for one in steps:
-        worst = max(one.layers, key=lambda layer: layer.distance)
+        worst = max(one.layers, key=lambda layer: (math.isnan(layer.distance), layer.distance))
         lines.append(
             f"| {one.number} | {one.rate[0]:.6g} | {one.loss_error:.1e} | {one.weight_error:.1e} | "
             f"{worst.blob} | {'yes' if one.passed else '**no**'} |"
@@ -217,7 +226,7 @@ def write_report(steps: list[Step], source: Path, folder: Path) -> None:
         cells = " | ".join(f"{one.distance:.1e}" for one in rows)
         lines.append(f"| {rows[0].blob} | {cells} | {rows[-1].moved:.1e} |")
     for name, text in (
-        ("solver.json", json.dumps(fields, indent=1) + "\n"),
+        ("solver.json", dumps(fields) + "\n"),
         ("solver.md", "\n".join(lines) + "\n"),
     ):
         with replacing(folder / name) as temporary:

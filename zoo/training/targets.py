@@ -24,15 +24,15 @@ def matched(
     if mode == "interp":
         return scores, interpolated(labels, (scores.shape[-2], scores.shape[-1]), classes)
     rows, columns = (
-        nearest(full, small, numerics.resize).to(labels.device)
+        nearest(full, small, numerics.resize, labels.device)
         for full, small in zip(size, scores.shape[-2:], strict=True)
     )
     return scores, labels[:, rows][:, :, columns]
 
 
-def nearest(size: int, target: int, grid: str) -> Tensor:
+def nearest(size: int, target: int, grid: str, device: torch.device | None = None) -> Tensor:
     """Return which of ``size`` pixels each of ``target`` looks at; in whole numbers."""
-    place = torch.arange(target)
+    place = torch.arange(target, device=device)
     if grid == "align_corners":
         steps = max(target - 1, 1)
         return (2 * place * (size - 1) + steps) // (2 * steps)

@@ -1,5 +1,6 @@
 """A tiny net and a tiny dataset, made once, and runs that take a second."""
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,3 +88,25 @@ def make_vgg(tmp_path: Path) -> Callable[[], Path]:
         return tmp_path / "vgg.safetensors"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def rows() -> Callable[[Path], list[dict[str, str]]]:
+    """Read a run's log."""
+
+    def read(folder: Path) -> list[dict[str, str]]:
+        with (folder / "log.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def same() -> Callable[[Path, Path], bool]:
+    """Say whether two weights files hold the same values."""
+
+    def compare(one: Path, other: Path) -> bool:
+        first, second = weights_file.read(one).state, weights_file.read(other).state
+        return all(np.array_equal(first[name], second[name]) for name in first)
+
+    return compare

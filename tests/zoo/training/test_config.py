@@ -41,6 +41,23 @@ def test_values_that_no_run_can_have_are_refused_all_at_once() -> None:
     assert "solver: 'magic', expected one of caffe, sgd, adam, adamw" in text
 
 
+def test_numbers_and_keys_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="steps: inf, expected a whole number"):
+        from_mapping({"steps": float("inf")})
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(power=float("nan"), scales=(1.0, 0.0), nesterov=True, sbd="x", labels="y")
+    text = str(caught.value)
+    assert "4 values" in text
+    assert "power: nan, expected finite numbers" in text
+    assert "scales: (1.0, 0.0), expected more than 0" in text
+    assert "nesterov: with solver caffe and momentum 0.9, expected sgd" in text
+    assert "labels: with sbd" in text
+    with pytest.raises(UsageError, match=r"scales: \(inf,\), expected finite numbers"):
+        TrainConfig(scales=(float("inf"),))
+    with pytest.raises(UsageError, match="nesterov: with solver sgd and momentum 0"):
+        TrainConfig(nesterov=True, solver="sgd", momentum=0)
+
+
 def test_what_is_saved_reads_back_as_it_was() -> None:
     given = TrainConfig(data="x", scales=(1.0, 0.5), lr=1e-3, msc=True, only="12")
     assert from_mapping(yaml.safe_load(to_yaml(given))) == given

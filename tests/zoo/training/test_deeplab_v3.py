@@ -11,9 +11,10 @@ from torch import Tensor
 import deeplab_zoo
 from deeplab_zoo.converters.deeplab_v3 import DeepLabV3Config
 from deeplab_zoo.converters.weights import Weights
+from deeplab_zoo.proto.errors import MismatchError
 from deeplab_zoo.zoo.training.config import TrainConfig
 from deeplab_zoo.zoo.training.groups import parameter_groups
-from deeplab_zoo.zoo.training.model import fitted, make_model
+from deeplab_zoo.zoo.training.model import demand_statistics, fitted, make_model
 
 CLASSES = ("sky", "road", "car")
 
@@ -61,6 +62,20 @@ def test_what_is_fixed_is_fixed(weights: Weights, batch_norm: str) -> None:
     model = make_model(weights, TrainConfig(batch_norm=batch_norm, train_last=True))
     trained = {name for name, one in model.named_parameters() if one.requires_grad}
     assert trained == {"classifier.score.conv.weight", "classifier.score.conv.bias"}
+
+
+def test_statistics_of_one_pooled_value_are_refused(weights: Weights) -> None:
+    for way in (
+        TrainConfig(batch_norm="frozen"),
+        TrainConfig(batch_norm="trained", batch_size=2),
+        TrainConfig(batch_norm="trained", train_last=True),
+    ):
+        demand_statistics(weights, way)
+        assert make_model(weights, way)(torch.zeros(way.batch_size, 3, 33, 49)).isfinite().all()
+    demand_statistics(weights, TrainConfig(batch_norm="sync"), world=2)
+    for batch_norm in ("statistics", "trained", "sync"):
+        with pytest.raises(MismatchError, match=f"batch_norm {batch_norm}.*--batch-size 2"):
+            demand_statistics(weights, TrainConfig(batch_norm=batch_norm))
 
 
 def test_computing_blocks_again_changes_no_gradient(weights: Weights) -> None:

@@ -148,3 +148,6 @@ def test_class_weights_are_read_or_balanced() -> None:
         class_weights("1,2", [1, 2, 3])
     with pytest.raises(UsageError, match="expected numbers or balanced"):
         class_weights("heavy", [1, 2])
+    for text in ("1,-1", "0,0", "nan,1", "inf,1"):
+        with pytest.raises(UsageError, match=r"expected numbers of at least 0, one of them more"):
+            class_weights(text, [1, 2])

@@ -1,6 +1,7 @@
 """The solver, the schedules and the groups, against formulas and against Caffe."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 from deeplab_zoo.cli.parity import parity
 from deeplab_zoo.proto.errors import FormatError, UsageError
 from deeplab_zoo.zoo.training.groups import kind_of, parameter_groups
-from deeplab_zoo.zoo.training.replay import read_solver, replay
+from deeplab_zoo.zoo.training.replay import Layer, Step, read_solver, replay, write_report
 from deeplab_zoo.zoo.training.schedule import Schedule, rate
 from deeplab_zoo.zoo.training.solver import CaffeSGD, make_solver, set_rate
 
@@ -137,12 +138,37 @@ def test_the_command_replays_a_solver_and_says_where_it_differs(
     assert not second.passed
 
 
+@pytest.mark.parametrize(
+    ("losses", "distances"),
+    [((1.0, math.nan), (1e-7, 1e-7)), ((1.0, 1.0), (1e-7, math.nan)), ((1.0, 1.0), (2e-5, 1e-7))],
+    ids=["a loss is not a number", "a blob is not a number", "a blob differs"],
+)
+def test_an_update_passes_only_if_every_number_is_near(
+    losses: tuple[float, ...], distances: tuple[float, ...], tmp_path: Path
+) -> None:
+    layers = tuple(Layer(f"conv{at}/0", one, 0.5) for at, one in enumerate(distances))
+    step = Step(1, (0.1, 0.1), {"loss": tuple((one, 1.0) for one in losses)}, layers)
+    assert not step.passed
+    good = Step(1, (0.1, 0.1), {"loss": ((1.0, 1.0),)}, (Layer("conv0/0", 1e-7, 0.5),))
+    assert good.passed
+    write_report([step], tmp_path, tmp_path)
+    assert not json.loads((tmp_path / "solver.json").read_text())["passed"]
+    worst = "conv1/0" if math.isnan(distances[1]) else "conv0/0"
+    assert f"| {worst} | **no** |" in (tmp_path / "solver.md").read_text()
+
+
 def test_a_solver_that_is_not_known_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "solver.prototxt"
     with pytest.raises(UsageError, match="no such file"):
         read_solver(path)
     path.write_text('net: "x"\nbase_lr: 0.1 # a comment\nclip_gradients: 35\n')
     with pytest.raises(FormatError, match=r":3: 'clip_gradients: 35'"):
+        read_solver(path)
+    path.write_text('net: "x"\nbase_lr: much\n')
+    with pytest.raises(FormatError, match=r":2: 'base_lr: much'"):
+        read_solver(path)
+    path.write_text('net: "x"\n')
+    with pytest.raises(FormatError, match="says no lr_policy, base_lr"):
         read_solver(path)
     path.write_text('type: "Adam"\n')
     with pytest.raises(FormatError, match="solver Adam, expected SGD"):

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .show import as_json
 
@@ -69,7 +70,9 @@ def _size(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> lis
 @click.option("--numerics", metavar="PROFILE", help="Of files that do not record theirs.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
 @click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
+@click.pass_context
 def parity(
+    ctx: click.Context,
     files: tuple[str, ...],
     output: str,
     engine: str,
@@ -97,13 +100,15 @@ def parity(
     deeplab-zoo parity x.safetensors deploy.prototxt x.caffemodel --diagnose
     deeplab-zoo parity x.safetensors model.ckpt-20000
     deeplab-zoo parity x.safetensors --recorded activations.npz
-    deeplab-zoo parity --solver train_step/msc
+    deeplab-zoo parity --solver train_step/msc --device cuda
     """
     from ..converters.files import folder_for
     from ..proto.errors import ParityError
 
     if bool(files) == bool(solver):
         raise click.UsageError("expected MODEL SOURCE... or --solver FOLDER.")
+    if solver:
+        _demand_only(ctx, "solver", "output", "device")
     folder = folder_for(Path(output))
     started = time.monotonic()
 
@@ -112,7 +117,7 @@ def parity(
 
     progress("loading PyTorch")
     if solver:
-        _replay(Path(solver), folder)
+        _replay(Path(solver), folder, device)
         return
     from ..zoo.parity import page, report
     from ..zoo.parity.job import parity as run
@@ -150,12 +155,24 @@ def parity(
         raise ParityError("the model is not the function that the reference computes.")
 
 
-def _replay(source: Path, folder: Path) -> None:
+def _demand_only(ctx: click.Context, *names: str) -> None:
+    """Raise `UsageError` for options besides these."""
+    given = [
+        one.opts[-1]
+        for one in ctx.command.params
+        if one.name not in names
+        and ctx.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: not with --{names[0]}.")
+
+
+def _replay(source: Path, folder: Path, device: str) -> None:
     """Compare updates of the weights with Caffe's."""
     from ..proto.errors import ParityError
     from ..zoo.training.replay import replay, write_report
 
-    steps = replay(source)
+    steps = replay(source, device)
     write_report(steps, source, folder)
     for one in steps:
         click.echo(

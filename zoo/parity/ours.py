@@ -38,12 +38,7 @@ def engine(
     """
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r}, expected one of {', '.join(PRECISIONS)}.")
-    try:
-        place = torch.device(device)
-        torch.zeros(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"device {device!r} cannot be used: {reason}") from None
+    place = device_called(device)
     dtype = PRECISIONS[precision]
     if optimize:  # Then images are float32, whatever its convolutions compute in.
         dtype = torch.float32
@@ -55,7 +50,7 @@ def engine(
     model.eval()
 
     def run(inputs: Arrays) -> Arrays:
-        with torch.inference_mode(), _plain_float32():
+        with torch.inference_mode(), plain_float32():
             if isinstance(model, Native):
                 return activations(model, np.asarray(inputs["data"]), dtype)
             given = {
@@ -68,6 +63,17 @@ def engine(
     return Engine(f"{label}, {'optimised ' if optimize else ''}{precision}", "", run)
 
 
+def device_called(name: str) -> torch.device:
+    """Return a device by its name; raise `UsageError` if it is not there."""
+    try:
+        place = torch.device(name)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"device {name!r} cannot be used: {reason}") from None
+    return place
+
+
 def _numpy(value: torch.Tensor) -> NDArray[np.float32]:
     found: NDArray[np.float32] = value.float().cpu().numpy()
     return found
@@ -78,7 +84,7 @@ def _device_name(device: torch.device) -> str:
 
 
 @contextmanager
-def _plain_float32() -> Iterator[None]:
+def plain_float32() -> Iterator[None]:
     """Keep a GPU from rounding float32 to TF32's ten bits."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -22,6 +22,7 @@ from ...converters.files import replacing
 from ...converters.graph.build import load_caffe
 from ...converters.graph.engine import Graph
 from ...proto.errors import FormatError, UsageError
+from ..parity.ours import device_called, plain_float32
 from ..strict_json import dumps
 from .schedule import Schedule, rate
 from .solver import CaffeSGD
@@ -71,26 +72,28 @@ class Step:
         return same and self.loss_error <= LOSS_LIMIT and self.weight_error <= WEIGHT_LIMIT
 
 
-def replay(folder: Path) -> list[Step]:
-    """Do a recorded run's updates again and compare after each.
+def replay(folder: Path, device: str = "cpu") -> list[Step]:
+    """Do a recorded run's updates again, on a device, and compare after each.
 
     Raises
     ------
     UsageError
-        A file is missing.
+        A file is missing, or the device.
     FormatError
         A solver of another kind, or a setting that is not known or missing.
 
     """
+    place = device_called(device)
     settings = read_solver(folder / "solver.prototxt")
     recorded = dict(np.load(_there(folder / "golden.npz")))
     with h5py.File(_there(folder / "data.h5")) as file:
-        samples = {name: torch.from_numpy(np.asarray(file[name])) for name in file}
+        samples = {name: torch.from_numpy(np.asarray(file[name])).to(place) for name in file}
     shapes = {name: (1, *data.shape[1:]) for name, data in samples.items()}
     net = load_caffe(
         _there(folder / settings["net"]), _there(folder / "init.caffemodel"), "TRAIN", shapes=shapes
     )
-    return list(_steps(net, settings, recorded, samples))
+    with plain_float32():
+        return list(_steps(net.to(place), settings, recorded, samples))
 
 
 def _steps(
@@ -151,7 +154,7 @@ def _compared(net: Graph, recorded: Mapping[str, Any], number: int) -> Iterator[
             if f"w{number}/{blob}" not in recorded:
                 continue
             theirs = recorded[f"w{number}/{blob}"].astype(np.float64)
-            ours = weight.detach().double().numpy().reshape(theirs.shape)
+            ours = weight.detach().double().cpu().numpy().reshape(theirs.shape)
             norm = max(float(np.linalg.norm(theirs)), 1e-12)
             yield Layer(
                 blob,

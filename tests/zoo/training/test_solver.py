@@ -157,6 +157,18 @@ def test_an_update_passes_only_if_every_number_is_near(
     assert f"| {worst} | **no** |" in (tmp_path / "solver.md").read_text()
 
 
+def test_options_that_a_solver_has_no_use_for_are_refused(tmp_path: Path) -> None:
+    arguments = ["--solver", str(tmp_path), "--engine", "opencv", "--diagnose"]
+    found = CliRunner().invoke(parity, arguments)
+    assert found.exit_code == 2
+    assert "--engine, --diagnose: not with --solver." in found.output
+
+
+def test_a_device_that_is_not_there_is_no_place_for_a_replay(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="device 'cuda:77' cannot be used"):
+        replay(tmp_path, "cuda:77")
+
+
 def test_a_solver_that_is_not_known_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "solver.prototxt"
     with pytest.raises(UsageError, match="no such file"):

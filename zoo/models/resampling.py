@@ -69,7 +69,7 @@ def resize(x: Tensor, size: Sequence[int], numerics: Numerics) -> Tensor:
 
 def _top_left(size: int, target: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the two neighbours of each target pixel and the weight of the second."""
-    scale = torch.tensor(size / target, dtype=torch.float32, device=like.device)
+    scale = torch.full((), size / target, dtype=torch.float32, device=like.device)
     source = torch.arange(target, dtype=torch.float32, device=like.device) * scale
     low = source.floor()
     first = low.long().clamp(max=size - 1)

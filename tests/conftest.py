@@ -122,7 +122,7 @@ def program_state() -> Callable[..., dict[str, torch.Tensor]]:
             their_module = V3_NAMING.from_canonical(layout, module, {})
             theirs = f"{their_module}.{parameter}"
             if len(shape) == 4:
-                data = torch.randn(shape) * (2 / math.prod(shape[1:])) ** 0.5
+                data = torch.randn(shape) * (1.5 / math.prod(shape[1:])) ** 0.5
             elif parameter in ("weight", "running_var"):
                 data = torch.rand(shape) + 0.5
             else:

@@ -67,6 +67,16 @@ def opencv(files: tuple[Path, Path], image: Tensor, scores: str, threads: int) -
     return lambda _: torch.from_numpy(run())
 
 
+def converted(config: DeepLabV2Config, size: int, folder: Path) -> tuple[Path, Path, Path]:
+    """Write a net with drawn weights as Caffe keeps it, and what it becomes."""
+    text, binary, native = (
+        folder / name for name in ("net.prototxt", "x.caffemodel", "x.safetensors")
+    )
+    write_net(filled(deploy_net(config, size, size), random_blobs(config, 0)), text, binary)
+    convert_caffe(text, binary, native)
+    return text, binary, native
+
+
 def work(model: nn.Module, image: Tensor) -> float:
     """Return the floating-point operations that the convolutions do for a batch."""
     found = 0.0
@@ -231,13 +241,11 @@ def main() -> None:
     )
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as name:
-            files = Path(name, "net.prototxt"), Path(name, "net.caffemodel")
-            write_net(filled(deploy_net(config, size, size), random_blobs(config, 0)), *files)
-            convert_caffe(*files, Path(name, "x.safetensors"))
-            model = load(Path(name, "x.safetensors"), device=device)
+            text, binary, native = converted(config, size, Path(name))
+            model = load(native, device=device)
             for batch in options.batches:
                 torch.compiler.reset()
-                table(model, files, size, batch, options)
+                table(model, (text, binary), size, batch, options)
 
 
 if __name__ == "__main__":

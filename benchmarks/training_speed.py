@@ -23,16 +23,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from inference_speed import PRODUCT, memory, product, roofline, rounds, work
+from inference_speed import PRODUCT, converted, memory, product, roofline, rounds, work
 from torch import Tensor, nn
 
-from deeplab_zoo import convert_caffe
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.export import open_weights
 from deeplab_zoo.converters.weights import Weights
-from deeplab_zoo.converters.write_caffe import deploy_net, filled
 from deeplab_zoo.zoo.data.loader import Batch
-from deeplab_zoo.zoo.demo import NARROW, random_blobs, write_net
+from deeplab_zoo.zoo.demo import NARROW
 from deeplab_zoo.zoo.models.inference import prepare
 from deeplab_zoo.zoo.parity.cases import photo
 from deeplab_zoo.zoo.training.config import TrainConfig
@@ -57,14 +55,6 @@ LOSSES: dict[str, dict[str, object]] = {
     "ce+lovasz": {"loss": "ce+lovasz"},
     "ce+densecrf": {"regularizer": "densecrf"},
 }
-
-
-def weights(folder: Path, config: DeepLabV2Config) -> Weights:
-    """Draw weights whose activations stay in range, and bring them home."""
-    files = folder / "net.prototxt", folder / "net.caffemodel"
-    write_net(filled(deploy_net(config, 321, 321), random_blobs(config, 0)), *files)
-    convert_caffe(*files, folder / "x.safetensors")
-    return open_weights(folder / "x.safetensors")
 
 
 def drawn_batch(given: Weights, size: int, count: int) -> Batch:
@@ -193,7 +183,7 @@ def main() -> None:
     print()
     with tempfile.TemporaryDirectory() as folder:
         config = replace(NARROW if options.narrow else DeepLabV2Config(), scales=MSC_SCALES)
-        given = weights(Path(folder), config)
+        given = open_weights(converted(config, options.size, Path(folder))[2])
     batch = drawn_batch(given, options.size, options.batch)
     ways(given, batch, options)
     torch.compiler.reset()

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from ...proto.errors import UsageError
+from ..devices import device_called
 
 T = TypeVar("T")
 
@@ -26,17 +26,7 @@ def together(device: str = "cpu") -> Iterator[torch.device]:
         There is no such device.
 
     """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        if chosen.type == "cuda":
-            chosen = torch.device("cuda", local if chosen.index is None else chosen.index)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r}: {reason}. Expected auto, cpu, cuda, ...") from None
+    chosen = device_called(device, int(os.environ.get("LOCAL_RANK", "0")))
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         yield chosen
         return

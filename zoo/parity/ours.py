@@ -1,8 +1,6 @@
 """Our own side: a native model or a graph, on any device and in any precision."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from ...converters.graph.engine import Graph
 from ...converters.numerics import CAFFE_V2, Numerics
 from ...proto.errors import UsageError
+from ..devices import device_called, plain_float32
 from ..models.load import Native
 from ..models.optimize import Precision, optimized
 from .blobs import activations
@@ -63,17 +62,6 @@ def engine(
     return Engine(f"{label}, {'optimised ' if optimize else ''}{precision}", "", run)
 
 
-def device_called(name: str) -> torch.device:
-    """Return a device by its name; raise `UsageError` if it is not there."""
-    try:
-        place = torch.device(name)
-        torch.zeros(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"device {name!r} cannot be used: {reason}") from None
-    return place
-
-
 def _numpy(value: torch.Tensor) -> NDArray[np.float32]:
     found: NDArray[np.float32] = value.float().cpu().numpy()
     return found
@@ -81,14 +69,3 @@ def _numpy(value: torch.Tensor) -> NDArray[np.float32]:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-@contextmanager
-def plain_float32() -> Iterator[None]:
-    """Keep a GPU from rounding float32 to TF32's ten bits."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

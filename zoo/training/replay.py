@@ -22,7 +22,7 @@ from ...converters.files import replacing
 from ...converters.graph.build import load_caffe
 from ...converters.graph.engine import Graph
 from ...proto.errors import FormatError, UsageError
-from ..parity.ours import device_called, plain_float32
+from ..devices import device_called, plain_float32
 from ..strict_json import dumps
 from .schedule import Schedule, rate
 from .solver import CaffeSGD

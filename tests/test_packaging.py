@@ -25,6 +25,18 @@ def test_every_package_is_listed_or_the_wheel_would_lack_it() -> None:
     assert listed == found | {"deeplab_zoo"}
 
 
+def test_every_module_is_in_the_list_that_a_built_wheel_is_compared_with() -> None:
+    listed = (ROOT / ".ci" / "wheel-files.txt").read_text().split()
+    found = {
+        str(Path("deeplab_zoo", path.relative_to(ROOT)))
+        for path in (
+            *ROOT.glob("*.py"),
+            *(file for top in CODE for file in (ROOT / top).rglob("*.py")),
+        )
+    }
+    assert {name for name in listed if name.endswith(".py")} == found, "make wheel-files"
+
+
 def test_the_root_holds_no_other_module_since_it_would_be_shipped() -> None:
     # torch.hub wants hubconf.py there.
     assert sorted(path.name for path in ROOT.glob("*.py")) == ["__init__.py", "hubconf.py"]

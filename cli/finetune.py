@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..zoo.training.config import KEYS, TYPES, from_mapping, recipe, recipe_names
+from ..zoo.training.config import KEYS, TYPES, from_mapping, recipe, recipe_names, typed
 from .show import counter
 
 STOPPED = 130  # As after Ctrl-C elsewhere, but with a checkpoint to go on from.
@@ -124,7 +124,7 @@ def _merged(ctx: click.Context, recipes: tuple[str, ...], values: dict[str, Any]
     """Put the flags that were given over the recipes', in order."""
     merged: dict[str, Any] = {}
     for name in recipes:
-        merged.update({str(k).replace("-", "_"): v for k, v in recipe(name).items()})
+        merged.update(typed(recipe(name), name))
     given = {
         name: value
         for name, value in values.items()

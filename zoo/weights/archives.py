@@ -4,9 +4,9 @@ Enters: a zip or tar. Leaves: files with their digests. Links, devices, paths th
 folder, names that come twice and bombs are refused, by name, whether or not they are wanted.
 """
 
-import gzip
 import hashlib
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,6 +24,11 @@ from .store import disk
 MAX_FILES = 200_000
 MAX_RATIO = 200
 SMALL = 10 << 20  # Whatever its ratio, this much harms nobody.
+# What the readers raise on bytes that are no archive, or not all of one.
+DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, ValueError,
+    IndexError, OverflowError, struct.error,
+)  # fmt: skip
 
 
 class Unpacked(NamedTuple):
@@ -84,7 +89,7 @@ def unpack(path: Path, archive: Archive, into: Path) -> list[Unpacked]:
                 target = _target(item.name, wanted)
                 if target and not problems:
                     found.append(_write(item, into / target))
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError) as error:
+    except DAMAGE as error:
         raise IntegrityError(f"{path.name}: a damaged archive ({error}).") from None
     except (RuntimeError, NotImplementedError) as error:  # A password, a method not known.
         raise IntegrityError(f"{path.name}: cannot be unpacked ({error}).") from None
@@ -92,6 +97,8 @@ def unpack(path: Path, archive: Archive, into: Path) -> list[Unpacked]:
         count = sum(_matches(one.name, wish) for one in found)
         if count != 1 and not problems:
             problems.append(f"{wish!r}: is in there {count} times, expected once")
+    if not found and not problems:
+        raise IntegrityError(f"{path.name}: an archive without files.")
     if problems:
         raise IntegrityError(
             f"{path.name}: archive refused, {len(problems)} names:\n{listing(problems)}"
@@ -132,7 +139,7 @@ def _write(item: _Item, path: Path) -> Unpacked:
 def _read(file: Readable) -> bytes:
     try:
         return file.read(CHUNK)
-    except gzip.BadGzipFile as error:  # It calls itself trouble with the disk.
+    except OSError as error:  # gzip and bzip2 call damage trouble with the disk.
         raise EOFError(str(error)) from None
 
 

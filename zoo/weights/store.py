@@ -201,7 +201,7 @@ def digests_of(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
 def tree_digest(files: Mapping[str, str]) -> str:
     """Return the digest of a folder: that of its sorted lines ``<sha256>  <path>``."""
     lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _stamp_path(root: Path, owner: str, filename: str) -> Path:

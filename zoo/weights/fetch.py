@@ -104,7 +104,8 @@ def fetch_entry(entry: Entry, options: Options, listen: Listener = silent) -> Pa
     stop = Stop()
     for root in (*store.extra_roots(), store.cache_folder()):
         work = [Work(entry, one, options, listen, root, stop) for one in entry.artifacts]
-        if all(one.is_cached() for one in work):
+        # A file that is brought is to be checked, whatever is here.
+        if options.from_file is None and all(one.is_cached() for one in work):
             return work[0].folder
     # The last store is the user's own: what is missing comes there.
     if len(work) == 1:

@@ -155,7 +155,7 @@ class Work:
         wait = self.options.guard_wait
         waiting = partial(self.tell, "waiting", name)
         with guarded(self.root / "guards", key, wait, waiting):
-            if not self.is_cached():
+            if self.options.from_file is not None or not self.is_cached():
                 self._download(hashlib.sha256(key.encode()).hexdigest()[:32])
 
     def _download(self, key: str) -> None:
@@ -213,6 +213,8 @@ class Work:
             if len(self.entry.artifacts) > 1 and not brought.is_dir():
                 names = ", ".join(one.filename for one in self.entry.artifacts)
                 raise UsageError(f"{brought}: expected the folder that has {names}.")
+            if not path.is_file():
+                raise UsageError(f"{path}: no such file, expected {artifact.filename}.")
             return (path.resolve().as_uri(),)
         mirrors = [
             f"{one.rstrip('/')}/{self.entry.owner}/{quote(artifact.filename)}"

@@ -15,8 +15,10 @@ from deeplab_zoo.proto.errors import (
     NetworkError,
     OfflineError,
     StorageError,
+    UsageError,
 )
 from deeplab_zoo.zoo.weights import download, store
+from deeplab_zoo.zoo.weights.lock import lock_path
 
 from .conftest import BODY, Fetching, artifact, described, digest, kinds
 from .faulty_server import Site
@@ -128,6 +130,46 @@ def test_a_file_brought_by_hand_is_checked_like_any_other(
     folder, _ = fetching(one, from_file=good, offline=True)
     assert (folder / "x.pth").read_bytes() == BODY
     assert good.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b"", "is empty"), (b"\n<!DOCTYPE html><title>Google Drive - Virus scan", "a web page instead"),
+     (None, "is no file")],
+)  # fmt: skip
+def test_what_cannot_be_weights_is_not_taken_on_trust(
+    tmp_path: Path, fetching: Fetching, body: bytes | None, words: str
+) -> None:
+    there = tmp_path / "saved"
+    if body is None:
+        os.mkfifo(there)  # Nobody writes into it.
+    else:
+        there.write_bytes(body)
+    with pytest.raises(NetworkError, match=words):
+        fetching(described(artifact(there.as_uri(), body=None)), trust=True)
+    assert not lock_path().exists()
+
+
+def test_a_file_to_bring_that_is_not_there_is_no_trouble_with_the_network(
+    tmp_path: Path, fetching: Fetching
+) -> None:
+    with pytest.raises(UsageError, match=r"none: no such file, expected x\.pth"):
+        fetching(described(artifact()), from_file=tmp_path / "none")
+    with pytest.raises(UsageError, match=r"x\.pth: no such file, expected x\.pth"):
+        fetching(described(artifact()), from_file=tmp_path)
+
+
+def test_a_file_brought_by_hand_is_checked_though_the_store_has_one(
+    tmp_path: Path, fetching: Fetching
+) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_bytes(BODY)
+    bad.write_bytes(BODY[:-1] + b"!")
+    one = described(artifact())
+    fetching(one, from_file=good)
+    with pytest.raises(IntegrityError, match=digest(BODY)):
+        fetching(one, from_file=bad)
+    assert kinds(fetching(one)[1]) == ["cached"]
 
 
 def test_a_licence_that_asks_is_refused_until_it_is_accepted(

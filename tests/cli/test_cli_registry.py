@@ -85,11 +85,12 @@ def test_a_zoo_of_ones_own_from_add_to_prune(shell: Shell, tmp_path: Path) -> No
     shell("fetch", "ours", *own)
     would = shell("prune", "ours", *own, "--dry-run")
     assert str(path) in would.stdout
+    assert "would free 128.5 kB" in would.stderr
     assert path.exists()
     shell("prune")
     assert path.read_bytes() == BODY
     assert not [*(tmp_path / "cache" / "quarantine").iterdir()]
-    assert "freed 128.5 kB" in shell("prune", "ours", *own).stderr
+    assert "freed 128.5 kB" in shell("prune", "ours", "ours", *own).stderr
     assert not path.exists()
     assert not [*(tmp_path / "cache" / "blobs").glob("*/*/*")]
 

@@ -1,7 +1,9 @@
 """What in the store may go, and what that frees."""
 
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from . import store
@@ -15,8 +17,9 @@ def leftovers() -> Iterator[Path]:
     yield from unfinished(root / "staging")
     yield from (root / "quarantine").glob("*")
     for blob in (root / "blobs").glob("*/*/*"):
-        if blob.stat().st_nlink == 1:
-            yield blob
+        with suppress(FileNotFoundError):  # Another process prunes too.
+            if blob.stat().st_nlink == 1:
+                yield blob
 
 
 def entry_files(entry: Entry) -> Iterator[Path]:
@@ -36,14 +39,24 @@ def entry_files(entry: Entry) -> Iterator[Path]:
             yield folder
 
 
-def remove(path: Path, *, dry_run: bool = False) -> int:
-    """Remove a file or folder; return the bytes that this frees."""
-    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
-    freed = sum(one.stat().st_size for one in files if one.stat().st_nlink == 1)
-    if not dry_run:
-        with store.disk(path):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    return freed
+def freed(paths: Iterable[Path]) -> int:
+    """Return the bytes that are free when files and folders have gone; links share theirs."""
+    files = {
+        file
+        for path in paths
+        for file in (path.rglob("*") if path.is_dir() else (path,))
+        if file.is_file()
+    }
+    found = [file.stat() for file in files]
+    links = Counter((one.st_dev, one.st_ino) for one in found)
+    last = {(one.st_dev, one.st_ino): one for one in found}
+    return sum(one.st_size for key, one in last.items() if links[key] == one.st_nlink)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if no other process has."""
+    with store.disk(path), suppress(FileNotFoundError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -102,7 +102,7 @@ def size_of(path: Path) -> int:
 def find(root: Path, owner: str, filename: str) -> Stamp | None:
     """Return the stamp of a stored file that is as it was; None for a missing or changed one."""
     stamp = read_stamp(root, owner, filename)
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # Also of a shared store that is not readable.
         if stamp and identity(file_of(root, owner, filename)) == stamp.identity:
             return stamp
     return None
@@ -127,9 +127,9 @@ def publish(root: Path, owner: str, staged: Path, stamp: Stamp) -> Path:
             blob = blob_of(root, stamp.digests["sha256"])
             blob.parent.mkdir(parents=True, exist_ok=True)
             _sync(staged)
+            link(staged, path)  # First: a blob without a name may be pruned.
             staged.replace(blob)
             _sync(blob.parent)
-            link(blob, path)
     restamp(root, owner, stamp)
     return path
 
@@ -137,22 +137,20 @@ def publish(root: Path, owner: str, staged: Path, stamp: Stamp) -> Path:
 def restamp(root: Path, owner: str, stamp: Stamp) -> None:
     """Note that the stored file has just been found to be what the stamp says."""
     place = _stamp_path(root, owner, stamp.filename)
-    known = replace(stamp, identity=identity(file_of(root, owner, stamp.filename)))
     with disk(place):
+        known = replace(stamp, identity=identity(file_of(root, owner, stamp.filename)))
         place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, json.dumps(asdict(known)))
 
 
-def link(blob: Path, path: Path, *, hard: bool = True) -> None:
-    """Put ``blob`` under another name at once: a hard link, or a copy where there are none."""
+def link(file: Path, path: Path) -> None:
+    """Put a file under another name at once: a hard link, or a copy where there are none."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         try:
-            if not hard:
-                raise OSError
-            os.link(blob, temporary)
+            os.link(file, temporary)
         except OSError:
-            shutil.copyfile(blob, temporary)
+            shutil.copyfile(file, temporary)
         temporary.replace(path)
         temporary.unlink(missing_ok=True)  # Renaming a link to itself leaves both names.
     except OSError:

@@ -48,7 +48,7 @@ def lock_path() -> Path:
 def read_lock(path: Path) -> dict[str, Record]:
     """Read the records by ``name/filename``; none where there is no file, or an empty one."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -78,4 +78,5 @@ def add_records(path: Path, new: Mapping[str, Record], guards: Path) -> None:
     with guarded(guards, f"lock-{path.resolve()}", wait=10):
         files = {**new, **read_lock(path)}
         text = {"version": VERSION, "files": {k: asdict(one) for k, one in files.items()}}
-        write_text(path, json.dumps(text, indent=1, sort_keys=True) + "\n")
+        # A link leads to the project's own lock, and is to stay one.
+        write_text(path.resolve(), json.dumps(text, indent=1, sort_keys=True) + "\n")

@@ -34,15 +34,19 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
         The file is not a registry; all its problems are listed.
 
     """
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read the text of a registry file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ZooError(f"{path}: no such registry file.") from None
     except UnicodeDecodeError:
         raise FormatError(f"{path}: is not UTF-8 text, expected a registry in YAML.") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
-    return parse(text, str(path))
 
 
 def parse(text: str, place: str) -> tuple[Entry, ...]:

@@ -123,14 +123,22 @@ def test_what_is_locked_stays_and_others_are_added(source: Path, fetching: Fetch
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense", "[]", '{"version": 9, "files": {}}', '{"version": 1}']
+    "text", ["nonsense", "[]", '{"version": 9, "files": {}}', '{"version": 1}', "\udcff"]
 )
 def test_a_damaged_lock_is_an_error_not_an_empty_one(
     source: Path, fetching: Fetching, text: str
 ) -> None:
-    lock_path().write_text(text)
+    lock_path().write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(FormatError, match=r"deeplab-zoo\.lock"):
         fetching(known(source), trust=True)
+
+
+def test_a_link_to_a_lock_stays_one(source: Path, fetching: Fetching, tmp_path: Path) -> None:
+    (tmp_path / "theirs.lock").touch()
+    lock_path().symlink_to("theirs.lock")
+    fetching(known(source), trust=True)
+    assert lock_path().is_symlink()
+    assert set(read_lock(tmp_path / "theirs.lock")) == {"mine/x.pth"}
 
 
 def test_the_lock_lies_in_the_working_folder_if_it_is_there(
@@ -159,6 +167,21 @@ def test_verify_hashes_again_and_puts_aside_what_changed(
     (row,) = verify_entry(entry_of(one))
     assert row.state == "mismatch"
     assert not (folder / "x.pth").exists()
+
+
+def test_verify_looks_into_shared_stores_and_leaves_them_alone(
+    source: Path, fetching: Fetching, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = known(source, digests={"sha256": digest(BODY)})
+    fetching(one)
+    shared = home.rename(tmp_path / "shared")
+    monkeypatch.setenv("DEEPLAB_ZOO_EXTRA_ROOTS", str(shared))
+    assert [row.words for row in verify_entry(entry_of(one))] == ["verified sha256"]
+    (shared / "files" / "mine" / "x.pth").write_bytes(BODY[:-1] + b"?")
+    (row,) = verify_entry(entry_of(one))
+    assert row.state == "mismatch"
+    assert str(shared) in row.words
+    assert (shared / "files" / "mine" / "x.pth").exists()
 
 
 def test_a_damaged_stamp_is_no_stamp(source: Path, fetching: Fetching, home: Path) -> None:

@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile, copytree
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 from ... import __version__
-from ...proto.errors import ZooError
+from ...converters.files import folder_for, replacing
+from ...proto.errors import StorageError, UsageError, ZooError
 from . import store
 from .download import Policy
 from .events import Event, Listener, Stop, silent
@@ -21,6 +24,7 @@ from .schema import Entry
 from .work import Options, Work
 
 PARALLEL = 4
+LONGEST = 86400.0  # Seconds without data; sockets take no infinity.
 
 
 def fetch(
@@ -30,7 +34,7 @@ def fetch(
     dest: str | Path | None = None,
     from_file: str | Path | None = None,
     offline: bool | None = None,
-    mirrors: Sequence[str] = (),
+    mirrors: str | Sequence[str] = (),
     trust_on_first_use: bool = False,
     locked: bool = False,
     accept_license: bool = False,
@@ -49,7 +53,8 @@ def fetch(
     registry
         Registry files beside the shipped one and those of ``DEEPLAB_ZOO_REGISTRY``.
     dest
-        A folder to put the files in as well; the path returned is there.
+        A folder to put copies of the files in, or of the converted file as NAME.safetensors; the
+        path returned is there. Another file of that name is an error.
     from_file
         Take the file, or of several files the folder, from here instead of the network.
     offline
@@ -80,11 +85,19 @@ def fetch(
     if offline is None:
         offline = os.environ.get("DEEPLAB_ZOO_OFFLINE", "0") not in ("", "0")
     own = (registry,) if isinstance(registry, (str, Path)) else registry
+    mirrors = (mirrors,) if isinstance(mirrors, str) else tuple(mirrors)
+    for mirror in mirrors:
+        if urlsplit(mirror).scheme not in ("https", "http", "file"):
+            raise UsageError(f"mirror {mirror}: expected an address, https://... or file://...")
+    if retries < 0 or not 0 < timeout <= LONGEST:
+        raise UsageError(
+            f"retries {retries}, timeout {timeout}: expected 0 or more, and up to {LONGEST:.0f} s."
+        )
     entry = load_registry(own).find(name)
     options = Options(
         from_file=Path(from_file) if from_file else None,
         offline=offline,
-        mirrors=tuple(mirrors),
+        mirrors=mirrors,
         trust=trust_on_first_use,
         locked=locked,
         accept_license=accept_license,
@@ -95,8 +108,13 @@ def fetch(
         raise ZooError(f"{entry.name}: cannot be loaded: {reason}.")
     folder = fetch_entry(entry, options, on_event)
     if convert:
-        return converted(entry, folder, on_event)
-    return _delivered(entry, folder, Path(dest) if dest else None)
+        path = converted(entry, folder, on_event)
+        made = path.parent != folder
+        return _copied(path, dest, f"{entry.name}{path.suffix}" if made else path.name)
+    files = [_copied(folder / name, dest, name) for name in entry.filenames]
+    if entry.recipe is not None:
+        return files[0].with_name(entry.recipe.weights)
+    return files[0] if len(files) == 1 else files[0].parent
 
 
 def fetch_entry(entry: Entry, options: Options, listen: Listener = silent) -> Path:
@@ -114,7 +132,7 @@ def fetch_entry(entry: Entry, options: Options, listen: Listener = silent) -> Pa
     pool = ThreadPoolExecutor(PARALLEL)
     tasks = [pool.submit(one.bring) for one in work]
     try:
-        for task in tasks:
+        for task in as_completed(tasks):
             task.result()
     finally:
         stop.set()
@@ -141,18 +159,25 @@ def converted(entry: Entry, folder: Path, listen: Listener = silent) -> Path:
     return out
 
 
-def _delivered(entry: Entry, folder: Path, dest: Path | None) -> Path:
-    """Copy the files to where they are wanted; return the one to use, or their folder."""
-    names = entry.filenames
-    if dest is not None:
-        with store.disk(dest):
-            dest.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                if (folder / name).is_dir():
-                    copytree(folder / name, dest / name, dirs_exist_ok=True)
-                else:
-                    store.link(folder / name, dest / name, hard=False)
-        folder = dest
-    if entry.recipe is not None:
-        return folder / entry.recipe.weights
-    return folder / names[0] if len(names) == 1 else folder
+def _copied(path: Path, dest: str | Path | None, name: str) -> Path:
+    """Copy a file or folder to where it is wanted, if that is said; return the one to use."""
+    if not dest:
+        return path
+    target = folder_for(Path(dest)) / name
+    if target.exists():
+        if store.digests_of(target, ()) != store.digests_of(path, ()):
+            raise UsageError(
+                f"{target}: is there already, and something else than {path}. Move it away, or "
+                "name another folder for the copies."
+            )
+        return target
+    if path.is_dir():
+        try:
+            with TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
+                copytree(path, Path(temporary) / name).rename(target)
+        except OSError as error:
+            raise StorageError(f"{target}: cannot be written: {error.strerror or error}.") from None
+    else:
+        with replacing(target, path.stat().st_size) as temporary_file:
+            copyfile(path, temporary_file)
+    return target

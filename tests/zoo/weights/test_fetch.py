@@ -18,9 +18,10 @@ from deeplab_zoo.proto.errors import (
     UsageError,
 )
 from deeplab_zoo.zoo.weights import download, store
+from deeplab_zoo.zoo.weights.fetch import fetch
 from deeplab_zoo.zoo.weights.lock import lock_path
 
-from .conftest import BODY, Fetching, artifact, described, digest, kinds
+from .conftest import BODY, Fetching, artifact, described, digest, kinds, text_of
 from .faulty_server import Site
 
 
@@ -231,3 +232,82 @@ def test_several_files_come_at_once_and_an_error_in_one_ends_all(
     (folder / "1.bin").unlink()
     with pytest.raises(NetworkError, match="HTTP 404"):
         fetching(described(*parts))
+
+
+def test_an_error_in_one_file_is_told_while_another_comes(
+    site: Site, fetching: Fetching, tmp_path: Path
+) -> None:
+    site.pace = 0.2  # Ten seconds for the first, unless it is ended.
+    site.files["slow"] = bytes(10 << 16)
+    files = [
+        artifact(site.url("slow"), body=site.files["slow"], filename="a"),
+        artifact((tmp_path / "none").as_uri(), filename="b"),
+    ]
+    with pytest.raises(NetworkError, match="none: cannot be read"):
+        fetching(described(*files))
+    assert site.sent < len(site.files["slow"])
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """With ``one`` and ``two``, whose files have the same name, and ``tree``, an archive."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.pth").write_text(name)
+    packed = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path, "one")
+    known = [
+        described(artifact(f"{name}/x.pth", body=name.encode()), name=name)
+        for name in ("one", "two")
+    ]
+    whole = artifact(
+        "x.zip", body=Path(packed).read_bytes(), filename="x.zip", archive={"type": "zip"}
+    )
+    path = tmp_path / "registry.yaml"
+    path.write_text(text_of(*known, described(whole, name="tree")))
+    return path
+
+
+def test_copies_replace_nothing_that_differs(tmp_path: Path, registry: Path) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):  # What is the same may be there.
+        assert fetch("one", registry=registry, dest=out) == out / "x.pth"
+        assert fetch("tree", registry=registry, dest=out) == out / "x"
+    with pytest.raises(UsageError, match=r"out/x\.pth: is there already, and something else"):
+        fetch("two", registry=registry, dest=out)
+    (out / "x" / "one" / "x.pth").write_text("mine")
+    with pytest.raises(UsageError, match="out/x: is there already"):
+        fetch("tree", registry=registry, dest=out)
+    assert (out / "x.pth").read_text() == "one"
+    assert sorted(one.name for one in out.iterdir()) == ["x", "x.pth"]
+
+
+def test_trouble_with_the_copies_folder_is_not_put_down_to_the_cache(
+    tmp_path: Path, registry: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file: no folder to write into") as caught:
+        fetch("one", registry=registry, dest=tmp_path / "file")
+    assert "DEEPLAB_ZOO_CACHE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"timeout": float("nan")}, "timeout nan"),
+        ({"timeout": 0.0}, "timeout 0"),
+        ({"timeout": float("inf")}, "timeout inf"),
+        ({"retries": -1}, "retries -1"),
+        ({"mirrors": "/mnt/zoo"}, "mirror /mnt/zoo: expected an address"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    registry: Path, wrong: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        fetch("one", registry=registry, **wrong)
+
+
+def test_one_mirror_may_be_given_as_text(registry: Path, tmp_path: Path) -> None:
+    (tmp_path / "near").mkdir()
+    (tmp_path / "one").rename(tmp_path / "near" / "one")
+    assert fetch("one", registry=registry, mirrors=(tmp_path / "near").as_uri()).exists()

@@ -72,3 +72,14 @@ def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "x.png"):
         with pytest.raises(UsageError, match="expected another place"):
             list(convert_masks(path, path, VOC))
+
+
+def test_what_is_there_is_replaced_when_asked_only(tmp_path: Path) -> None:
+    Image.fromarray(IDS).save(tmp_path / "x.png")
+    out = tmp_path / "ids.png"
+    out.write_bytes(b"mine")
+    with pytest.raises(UsageError, match="has 1 of the files to write"):
+        list(convert_masks(tmp_path / "x.png", out, VOC))
+    assert out.read_bytes() == b"mine"
+    list(convert_masks(tmp_path / "x.png", out, VOC, overwrite=True))
+    assert (read_mask(out, VOC) == IDS).all()

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from shutil import copyfile, copytree
 from tempfile import TemporaryDirectory
+from threading import Semaphore, Thread
 from urllib.parse import urlsplit
 
 from ... import __version__
@@ -24,6 +26,7 @@ from .schema import Entry
 from .work import Options, Work
 
 PARALLEL = 4
+GRACE = 2.0  # Seconds for downloads to let go of what they hold.
 LONGEST = 86400.0  # Seconds without data; sockets take no infinity.
 
 
@@ -129,15 +132,42 @@ def fetch_entry(entry: Entry, options: Options, listen: Listener = silent) -> Pa
     if len(work) == 1:
         work[0].bring()
         return work[0].folder
-    pool = ThreadPoolExecutor(PARALLEL)
-    tasks = [pool.submit(one.bring) for one in work]
+    _at_once([one.bring for one in work], stop)
+    return work[0].folder
+
+
+def _at_once(jobs: Sequence[Callable[[], None]], stop: Stop) -> None:
+    """Do jobs in threads; the first error ends them all.
+
+    A server may keep a thread waiting, and so may another process's lock: those that do not end in
+    `GRACE` seconds are left alone, and end with the process. What they hold, the next one takes.
+    """
+    turn = Semaphore(PARALLEL)
+    ends: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run(job: Callable[[], None]) -> None:
+        try:
+            with turn:
+                if not stop.is_set():
+                    job()
+        except BaseException as error:  # For the thread that waits.
+            ends.put(error)
+        else:
+            ends.put(None)
+
+    threads = [Thread(target=run, args=(job,), daemon=True) for job in jobs]
     try:
-        for task in as_completed(tasks):
-            task.result()
+        for one in threads:
+            one.start()
+        for _ in threads:
+            if (error := ends.get()) is not None:
+                raise error
     finally:
         stop.set()
-        pool.shutdown(cancel_futures=True)
-    return work[0].folder
+        last = time.monotonic() + GRACE
+        for one in threads:
+            if one.ident is not None:
+                one.join(max(0.0, last - time.monotonic()))
 
 
 def converted(entry: Entry, folder: Path, listen: Listener = silent) -> Path:

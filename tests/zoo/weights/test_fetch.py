@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import socket
+import time
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from deeplab_zoo.proto.errors import (
     UsageError,
 )
 from deeplab_zoo.zoo.weights import download, store
+from deeplab_zoo.zoo.weights.download import Policy
 from deeplab_zoo.zoo.weights.fetch import fetch
 from deeplab_zoo.zoo.weights.lock import lock_path
 
@@ -246,6 +249,21 @@ def test_an_error_in_one_file_is_told_while_another_comes(
     with pytest.raises(NetworkError, match="none: cannot be read"):
         fetching(described(*files))
     assert site.sent < len(site.files["slow"])
+
+
+def test_a_server_that_says_nothing_does_not_hold_up_the_end(
+    fetching: Fetching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.fetch.GRACE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        files = [
+            artifact(f"http://127.0.0.1:{silent.getsockname()[1]}/a", filename="a"),
+            artifact((tmp_path / "none").as_uri(), filename="b"),
+        ]
+        begun = time.monotonic()
+        with pytest.raises(NetworkError, match="none: cannot be read"):
+            fetching(described(*files), policy=Policy(retries=0, timeout=20))
+        assert time.monotonic() - begun < 10
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """``deeplab-zoo registry``: keep a registry of one's own, check it, show it."""
 
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -147,9 +148,9 @@ def export(registry: tuple[str, ...], pooch: bool) -> None:  # noqa: ARG001 - th
 
     for entry in load_registry(registry).entries.values():
         for artifact in entry.artifacts if not entry.uses else ():
-            digests, sources = artifact.claim.digests, artifact.sources
-            if digests and sources:
+            digests, places = artifact.claim.digests, artifact.places
+            if digests and places:
                 algorithm = min(digests, key=tuple(LENGTHS).index)
-                url = resolve(sources[0].url, entry.place)
-                name = f"{entry.name}/{artifact.filename}"
+                url = resolve(places[0].url, entry.place)
+                name = quote(f"{entry.name}/{artifact.filename}")  # pooch splits as a shell does.
                 click.echo(f"{name} {algorithm}:{digests[algorithm]} {url}")

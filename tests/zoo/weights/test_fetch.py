@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -176,6 +177,18 @@ def test_a_file_brought_by_hand_is_checked_though_the_store_has_one(
     assert kinds(fetching(one)[1]) == ["cached"]
 
 
+def test_of_several_files_those_that_are_missing_may_be_brought(
+    site: Site, fetching: Fetching, tmp_path: Path
+) -> None:
+    one = described(artifact(site.url("x.pth")), artifact(site.url("y"), filename="y.pth"))
+    with pytest.raises(NetworkError, match="then: deeplab-zoo fetch mine .*--from-file FOLDER"):
+        fetching(one)
+    fetching(described(one["artifacts"][0]))
+    (tmp_path / "y.pth").write_bytes(BODY)
+    folder, _ = fetching(one, from_file=tmp_path, offline=True)
+    assert (folder / "y.pth").read_bytes() == BODY
+
+
 def test_a_licence_that_asks_is_refused_until_it_is_accepted(
     site: Site, fetching: Fetching
 ) -> None:
@@ -267,7 +280,7 @@ def test_a_server_that_says_nothing_does_not_hold_up_the_end(
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Path:
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With ``one`` and ``two``, whose files have the same name, and ``tree``, an archive."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -282,6 +295,7 @@ def registry(tmp_path: Path) -> Path:
     )
     path = tmp_path / "registry.yaml"
     path.write_text(text_of(*known, described(whole, name="tree")))
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.registry.SHIPPED", path)  # It takes a while.
     return path
 
 
@@ -323,6 +337,23 @@ def test_options_that_mean_nothing_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         fetch("one", registry=registry, **wrong)
+
+
+def test_the_way_by_hand_that_an_error_names_leads_there(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.work.SHIPPED", registry)
+    kept = (tmp_path / "one" / "x.pth").rename(tmp_path / "kept.pth")
+    own = registry.rename(tmp_path / "my registry.yaml")
+    registry.write_text(text_of(described(artifact("https://e.org/x"), name="shipped")))
+    with pytest.raises(NetworkError) as caught:
+        fetch("one", registry=own)
+    words = shlex.split(str(caught.value).partition("then: ")[2])
+    assert words[:3] == ["deeplab-zoo", "fetch", "one"]
+    brought = fetch(words[2], registry=words[words.index("--registry") + 1], from_file=kept)
+    assert brought.read_text() == "one"
+    with pytest.raises(OfflineError, match="then: deeplab-zoo fetch shipped --from-file PATH"):
+        fetch("shipped", offline=True)
 
 
 def test_one_mirror_may_be_given_as_text(registry: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def problems(entries: Iterable[Entry]) -> list[str]:
     """List everything that is wrong with a registry's entries."""
     entries = tuple(entries)
     names = {entry.name for entry in entries}
-    found = []
+    found: list[str] = []
     for entry in entries:
         found += unsound(entry)
         found += [f"{entry.name}: {line}" for line in _of_entry(entry, names)]

@@ -60,7 +60,7 @@ def read_lock(path: Path) -> dict[str, Record]:
         if found["version"] != VERSION:
             raise FormatError(f"{path}: version {found['version']!r}, expected {VERSION}.")
         return {name: Record(**fields) for name, fields in found["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
             f"{path}: is not a lock file of deeplab-zoo ({error}). Restore it from your history."
         ) from None

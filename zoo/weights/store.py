@@ -112,7 +112,8 @@ def read_stamp(root: Path, owner: str, filename: str) -> Stamp | None:
     """Read a stored file's stamp; None where there is none, or a damaged one."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(_stamp_path(root, owner, filename).read_text("utf-8"))
-        return Stamp(**{**found, "identity": tuple(found["identity"])})
+        digests = {"sha256": found["digests"]["sha256"], **found["digests"]}
+        return Stamp(**{**found, "digests": digests, "identity": tuple(found["identity"])})
     return None
 
 

@@ -110,7 +110,7 @@ class Work:
             self._reject(filename, f"{path}: has changed since it was fetched.")
             return None
         fresh = replace(old, size=store.size_of(path), digests=digests)
-        if os.access(self.root, os.W_OK):
+        if self.root == store.cache_folder() and os.access(self.root, os.W_OK):
             store.restamp(self.root, self.entry.owner, fresh)
         return fresh
 
@@ -139,7 +139,7 @@ class Work:
             state_at_lock=verdict.state,
         )
         key = f"{self.entry.owner}/{stamp.filename}"
-        add_records(self.options.lock, {key: record}, self.root / "guards")
+        add_records(self.options.lock, {key: record}, store.cache_folder() / "guards")
         self.tell(
             kind,
             stamp.filename,

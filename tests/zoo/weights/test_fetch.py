@@ -229,12 +229,17 @@ def test_extra_roots_are_looked_into_first_and_not_written(
 ) -> None:
     one = described(artifact(site.url("x.pth")))
     fetching(one)
-    home.rename(tmp_path / "shared-cache")
+    shared = home.rename(tmp_path / "shared-cache")
+    shutil.rmtree(shared / "guards")
+    lock_path().unlink()  # It will be written anew.
+    os.utime(shared / "files" / "mine" / "x.pth")  # It will be hashed again.
+    before = {path: path.stat().st_mtime_ns for path in shared.rglob("*")}
     monkeypatch.setenv("DEEPLAB_ZOO_EXTRA_ROOTS", str(tmp_path / "shared-cache"))
     folder, events = fetching(one, offline=True)
     assert folder == tmp_path / "shared-cache" / "files" / "mine"
     assert kinds(events) == ["cached"]
-    assert not home.exists()
+    assert {path: path.stat().st_mtime_ns for path in shared.rglob("*")} == before
+    assert not (home / "files").exists()
 
 
 def test_several_files_come_at_once_and_an_error_in_one_ends_all(

@@ -184,9 +184,14 @@ def test_verify_looks_into_shared_stores_and_leaves_them_alone(
     assert (shared / "files" / "mine" / "x.pth").exists()
 
 
-def test_a_damaged_stamp_is_no_stamp(source: Path, fetching: Fetching, home: Path) -> None:
+@pytest.mark.parametrize("damage", [{"filename": 3}, {"digests": None}, {"digests": {}}])
+def test_a_damaged_stamp_is_no_stamp(
+    source: Path, fetching: Fetching, home: Path, damage: dict[str, object]
+) -> None:
     one = known(source, digests={"sha256": digest(BODY)})
     fetching(one)
-    (home / "stamps" / "mine" / "x.pth.json").write_text(json.dumps({"filename": 3}))
+    stamp = home / "stamps" / "mine" / "x.pth.json"
+    whole = {} if "filename" in damage else json.loads(stamp.read_text())
+    stamp.write_text(json.dumps({**whole, **damage}))
     assert not is_cached(entry_of(one))
     assert [event.kind for event in fetching(one)[1]][-1] == "done"

@@ -66,7 +66,10 @@ def read_instances(path: Path) -> Annotations:
     """
     try:
         content = json.loads(path.read_bytes())
-        categories = {int(one["id"]): str(one["name"]) for one in content["categories"]}
+        # A name is a line of classes.txt.
+        categories = {
+            int(one["id"]): " ".join(str(one["name"]).split()) for one in content["categories"]
+        }
         sizes = {one["id"]: _sized(one) for one in content["images"]}
         held: dict[Any, list[tuple[int, Shape]]] = defaultdict(list)
         problems = []

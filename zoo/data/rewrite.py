@@ -55,7 +55,7 @@ def rewrite(
 
 def demand_free(target: Path, files: Iterable[Path]) -> None:
     """Raise `UsageError` if some of the files to write are there already."""
-    if present := [str(file) for file in files if file.exists()]:
+    if present := [str(file) for file in files if file.is_file()]:
         raise UsageError(
             f"{target}: has {len(present)} of the files to write:\n{listing(present)}\n"
             "Replace them (--overwrite), or name another place."

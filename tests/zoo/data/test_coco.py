@@ -168,3 +168,9 @@ def test_masks_that_are_there_are_replaced_when_asked_only(write: Write, tmp_pat
     assert (masks / "b.png").read_text() == "mine"
     convert_instances(path, masks, overwrite=True)
     assert "mine" not in (masks / "classes.txt").read_text()
+
+
+def test_a_name_is_one_line_of_the_classes(write: Write, tmp_path: Path) -> None:
+    categories = [{"id": 3, "name": "traffic\n light "}]
+    convert_instances(write(categories=categories), tmp_path / "masks")
+    assert (tmp_path / "masks" / "classes.txt").read_text() == "background\ntraffic light\n"

@@ -40,7 +40,7 @@ def lock_path() -> Path:
     """Return the lock file in force."""
     own = os.environ.get(VARIABLE)
     if own:
-        return Path(own)
+        return Path(own).expanduser()
     here = Path.cwd() / FILENAME
     return here if here.exists() else Path(platformdirs.user_config_dir("deeplab-zoo")) / FILENAME
 

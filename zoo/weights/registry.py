@@ -49,7 +49,7 @@ def load_registry(files: Iterable[str | Path] = ()) -> Registry:
 
     """
     own = [one for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one]
-    paths = dict.fromkeys(Path(one).resolve() for one in (SHIPPED, *own, *files))
+    paths = dict.fromkeys(Path(one).expanduser().resolve() for one in (SHIPPED, *own, *files))
     known = assemble([entry for path in paths for entry in read_entries(path)])
     problems = [
         f"{entry.place}: {line}" for entry in known.entries.values() for line in unsound(entry)

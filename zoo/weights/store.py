@@ -36,7 +36,7 @@ def cache_folder() -> Path:
     """Return where downloads are kept: ``DEEPLAB_ZOO_CACHE``, or the user's cache folder."""
     own = os.environ.get(VARIABLE)
     if own:
-        return Path(own)
+        return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     if shared:
         return Path(shared) / "deeplab-zoo"
@@ -45,7 +45,8 @@ def cache_folder() -> Path:
 
 def extra_roots() -> tuple[Path, ...]:
     """Return read-only stores that are looked into first, such as a cluster's shared one."""
-    return tuple(Path(one) for one in os.environ.get(EXTRA, "").split(os.pathsep) if one)
+    own = os.environ.get(EXTRA, "").split(os.pathsep)
+    return tuple(Path(one).expanduser() for one in own if one)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from deeplab_zoo.proto.errors import FormatError, IntegrityError, UnverifiedError
+from deeplab_zoo.proto.errors import FormatError, IntegrityError, UnverifiedError, ZooError
 from deeplab_zoo.zoo.weights import store
 from deeplab_zoo.zoo.weights.lock import lock_path, read_lock
+from deeplab_zoo.zoo.weights.registry import load_registry
 from deeplab_zoo.zoo.weights.status import is_cached, state_of
 from deeplab_zoo.zoo.weights.verify import verify_entry
 
@@ -151,6 +152,19 @@ def test_the_lock_lies_in_the_working_folder_if_it_is_there(
     (tmp_path / "deeplab-zoo.lock").touch()
     assert lock_path() == tmp_path / "deeplab-zoo.lock"
     assert read_lock(lock_path()) == {}
+
+
+def test_a_tilde_in_a_variable_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A shell expands it; a unit file, a Dockerfile and quotes do not.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CACHE", "EXTRA_ROOTS", "LOCK", "REGISTRY"):
+        monkeypatch.setenv(f"DEEPLAB_ZOO_{name}", "~/mine")
+    assert store.cache_folder() == lock_path() == tmp_path / "mine"
+    assert store.extra_roots() == (tmp_path / "mine",)
+    with pytest.raises(ZooError, match=f"{tmp_path}/mine: no such registry file"):
+        load_registry()
 
 
 def test_verify_hashes_again_and_puts_aside_what_changed(

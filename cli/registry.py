@@ -45,6 +45,7 @@ def registry() -> None:
 )
 @click.option("--layout", metavar="NAME", help="Of a legacy .pth: isht7, kazuto1011, advsemiseg.")
 @click.option("--numerics", metavar="PROFILE", help="What it was trained under.")
+@click.option("--same-as", metavar="NAME", help="The entry that has the same bytes on purpose.")
 def add(
     what: str,
     to: str,
@@ -62,6 +63,7 @@ def add(
     convert: str,
     layout: str | None,
     numerics: str | None,
+    same_as: str | None,
 ) -> None:
     """Write an entry for a file, or for what an address gives, with its digest computed.
 
@@ -91,6 +93,7 @@ def add(
             digest,
             seen=seen,
             grade="C" if "://" in what else "A",
+            same_as=same_as,
             kind=kind,
             description=description or filename,
             license={"spdx": spdx},

@@ -27,16 +27,26 @@ EMPTY = "schema_version: 1\nentries:\n"
 
 
 def described(
-    name: str, place: str, size: int, digest: str, *, seen: str, grade: str, **more: Any
+    name: str,
+    place: str,
+    size: int,
+    digest: str,
+    *,
+    seen: str,
+    grade: str,
+    same_as: str | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return the fields of a new entry; ``more`` are any other fields of an entry."""
-    artifact = {
+    artifact: dict[str, Any] = {
         "filename": filename_of(place),
         "size": size,
         "digests": {"sha256": digest},
         "evidence": [{"grade": grade, "covers": ["sha256", "size"], "where": seen}],
         "sources": [{"url": place}],
     }
+    if same_as is not None:
+        artifact["same_as"] = same_as
     fields = {key: value for key, value in more.items() if value is not None}
     return {"name": name, **fields, "artifacts": [artifact]}
 

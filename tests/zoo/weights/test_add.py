@@ -15,11 +15,13 @@ from .conftest import BODY, digest
 More = Callable[..., dict[str, object]]
 
 
-def fields(what: str, registry: Path, name: str = "ours") -> dict[str, object]:
+def fields(
+    what: str, registry: Path, name: str = "ours", same_as: str | None = None
+) -> dict[str, object]:
     place, size, found, seen = measure(what, registry)
     return described(
         name, place, size, found, seen=seen, grade="A", kind="dataset", description="d",
-        license={"spdx": "MIT"}, homepage="https://example.org",
+        license={"spdx": "MIT"}, homepage="https://example.org", same_as=same_as,
     )  # fmt: skip
 
 
@@ -74,6 +76,17 @@ def test_a_registry_that_is_not_a_block_is_not_guessed_at(tmp_path: Path) -> Non
     assert registry.read_text() == "entries: []\nschema_version: 1\n"
     with pytest.raises(ZooError, match="no such file"):
         measure(str(tmp_path / "none"), registry)
+
+
+def test_the_same_bytes_again_are_declared(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.yaml"
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(BODY)
+    add(registry, fields(str(tmp_path / "a"), registry, "a"))
+    with pytest.raises(UsageError, match="declare same_as"):
+        add(registry, fields(str(tmp_path / "b"), registry, "b"))
+    entry = add(registry, fields(str(tmp_path / "b"), registry, "b", same_as="a"))
+    assert entry.artifacts[0].same_as == "a"
 
 
 def test_entries_added_at_once_are_all_there(tmp_path: Path) -> None:

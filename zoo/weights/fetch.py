@@ -206,6 +206,8 @@ def _copied(path: Path, dest: str | Path | None, name: str) -> Path:
             with TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
                 copytree(path, Path(temporary) / name).rename(target)
         except OSError as error:
+            if target.exists():  # Another process was quicker.
+                return _copied(path, dest, name)
             raise StorageError(f"{target}: cannot be written: {error.strerror or error}.") from None
     else:
         with replacing(target, path.stat().st_size) as temporary_file:

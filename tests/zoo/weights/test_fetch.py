@@ -318,6 +318,20 @@ def test_copies_replace_nothing_that_differs(tmp_path: Path, registry: Path) -> 
     assert sorted(one.name for one in out.iterdir()) == ["x", "x.pth"]
 
 
+def test_a_process_that_was_quicker_with_a_copy_is_no_error(
+    tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def quicker(source: Path, target: Path) -> Path:
+        shutil.copytree(source, out / "x")
+        return Path(shutil.copytree(source, target))
+
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.fetch.copytree", quicker)
+    assert fetch("tree", registry=registry, dest=out) == out / "x"
+    assert [one.name for one in out.iterdir()] == ["x"]
+
+
 def test_trouble_with_the_copies_folder_is_not_put_down_to_the_cache(
     tmp_path: Path, registry: Path
 ) -> None:

@@ -115,7 +115,7 @@ def ask(
             if target is None:
                 if start == 0 and not first:
                     raise Retry("it sent an empty file")
-                _refuse_other_things(first, response.headers.get("Content-Type", ""))
+                _refuse_other_things(first, response.headers.get("Content-Type", ""), url)
                 yield _answer(response, start, _joined(first, read))
                 return
 
@@ -235,8 +235,9 @@ def _confirmation(
     return sources.confirmed(page.decode("utf-8", "replace"), response.url)
 
 
-def _refuse_other_things(first: bytes, content_type: str) -> None:
-    if found := sources.not_the_file(first, content_type.lower()):
+def _refuse_other_things(first: bytes, content_type: str, url: str) -> None:
+    text = urlsplit(url).path.lower().endswith((".json", ".xml", ".html"))  # It may well be that.
+    if not text and (found := sources.not_the_file(first, content_type.lower())):
         raise Refused(f"{found} instead of the file")
 
 
@@ -274,7 +275,7 @@ def _open(url: str) -> Iterator[Answer]:
         first = read()
         if not first:
             raise Refused("is empty")
-        _refuse_other_things(first, "")
+        _refuse_other_things(first, "", url)
         yield Answer(0, path.stat().st_size, _joined(first, read), url)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ...converters.files import write_text
+from ...converters.files import folder_for, write_text
 from ...proto.errors import FormatError, StorageError
 from .guard import guarded
 
@@ -49,7 +49,7 @@ def read_lock(path: Path) -> dict[str, Record]:
     """Read the records by ``name/filename``; none where there is no file, or an empty one."""
     try:
         text = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -71,9 +71,9 @@ def add_records(path: Path, new: Mapping[str, Record], guards: Path) -> None:
     if not set(new) - set(read_lock(path)):
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path.parent}: cannot be made ({error.strerror}).") from error
+        folder_for(path.parent)
+    except StorageError as error:
+        raise StorageError(f"{error} The lock may lie elsewhere: {VARIABLE}.") from None
     # Without the guard two writers at once would each keep their own record only.
     with guarded(guards, f"lock-{path.resolve()}", wait=10):
         files = {**new, **read_lock(path)}

@@ -216,6 +216,13 @@ def test_numbers_that_no_file_has_are_no_numbers(site: Site, fetching: Fetching)
     assert (folder / "x.pth").read_bytes() == BODY
 
 
+def test_a_file_that_is_json_is_no_error_message(site: Site, fetching: Fetching) -> None:
+    body = b'{"classes": ["road"]}'
+    site.faults = [("page", ("application/json", body))]
+    folder, _ = fetching(described(artifact(site.url("x.json"), body=body)))
+    assert (folder / "x.pth").read_bytes() == body
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
 def test_an_archives_own_compression_is_no_encoding(
     site: Site, fetching: Fetching, encoding: str

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from deeplab_zoo.proto.errors import FormatError, IntegrityError, UnverifiedError, ZooError
+from deeplab_zoo.proto.errors import (
+    FormatError,
+    IntegrityError,
+    StorageError,
+    UnverifiedError,
+    ZooError,
+)
 from deeplab_zoo.zoo.weights import store
 from deeplab_zoo.zoo.weights.lock import lock_path, read_lock
 from deeplab_zoo.zoo.weights.registry import load_registry
@@ -131,6 +137,14 @@ def test_a_damaged_lock_is_an_error_not_an_empty_one(
 ) -> None:
     lock_path().write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(FormatError, match=r"deeplab-zoo\.lock"):
+        fetching(known(source), trust=True)
+
+
+def test_a_lock_that_cannot_be_written_is_named_with_its_variable(
+    source: Path, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPLAB_ZOO_LOCK", str(source / "x.lock"))  # Below a file.
+    with pytest.raises(StorageError, match="no folder to write into.*DEEPLAB_ZOO_LOCK"):
         fetching(known(source), trust=True)
 
 

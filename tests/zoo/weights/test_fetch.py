@@ -135,6 +135,9 @@ def test_a_file_brought_by_hand_is_checked_like_any_other(
     folder, _ = fetching(one, from_file=good, offline=True)
     assert (folder / "x.pth").read_bytes() == BODY
     assert good.read_bytes() == BODY
+    with pytest.raises(IntegrityError, match=digest(BODY)):  # Though the store has one.
+        fetching(one, from_file=bad)
+    assert kinds(fetching(one)[1]) == ["cached"]
 
 
 @pytest.mark.parametrize(
@@ -162,19 +165,6 @@ def test_a_file_to_bring_that_is_not_there_is_no_trouble_with_the_network(
         fetching(described(artifact()), from_file=tmp_path / "none")
     with pytest.raises(UsageError, match=r"x\.pth: no such file, expected x\.pth"):
         fetching(described(artifact()), from_file=tmp_path)
-
-
-def test_a_file_brought_by_hand_is_checked_though_the_store_has_one(
-    tmp_path: Path, fetching: Fetching
-) -> None:
-    good, bad = tmp_path / "good", tmp_path / "bad"
-    good.write_bytes(BODY)
-    bad.write_bytes(BODY[:-1] + b"!")
-    one = described(artifact())
-    fetching(one, from_file=good)
-    with pytest.raises(IntegrityError, match=digest(BODY)):
-        fetching(one, from_file=bad)
-    assert kinds(fetching(one)[1]) == ["cached"]
 
 
 def test_of_several_files_those_that_are_missing_may_be_brought(

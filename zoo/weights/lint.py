@@ -1,6 +1,6 @@
 """What a registry must keep to beyond its schema: problems as a list of lines.
 
-Some are only `unsound` entries': those no registry is loaded with.
+With those that make an entry `unsound` no registry is loaded.
 """
 
 import re

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from . import store
 from .schema import Entry
@@ -41,16 +42,14 @@ def entry_files(entry: Entry) -> Iterator[Path]:
 
 def freed(paths: Iterable[Path]) -> int:
     """Return the bytes that are free when files and folders have gone; links share theirs."""
-    files = {
-        file
-        for path in paths
-        for file in (path.rglob("*") if path.is_dir() else (path,))
-        if file.is_file()
-    }
-    found = [file.stat() for file in files]
-    links = Counter((one.st_dev, one.st_ino) for one in found)
-    last = {(one.st_dev, one.st_ino): one for one in found}
-    return sum(one.st_size for key, one in last.items() if links[key] == one.st_nlink)
+    found = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
+                found[file] = file.stat()
+    links = Counter((one.st_dev, one.st_ino) for one in found.values())
+    files = {(one.st_dev, one.st_ino): one for one in found.values() if S_ISREG(one.st_mode)}
+    return sum(one.st_size for key, one in files.items() if links[key] == one.st_nlink)
 
 
 def remove(path: Path) -> None:

@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._error(value)
             elif name == "redirect":
                 self._head(302, 0, Location=value or f"/{path}")
-            elif name == "page":
+            elif name == "page" and value is not None:
                 self._page(value)
             elif body is None:
                 self._error(404)

@@ -28,6 +28,7 @@ def test_what_would_be_freed_is_what_is_freed(fetched: list[Path], home: Path) -
         remove(path)
     assert list(entry_files(entry_of(described(artifact("https://e.org/x"))))) == []
     assert list(leftovers()) == []
+    assert freed(fetched) == 0
 
 
 def test_bytes_on_their_way_to_a_name_are_no_leftovers(

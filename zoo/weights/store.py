@@ -153,6 +153,7 @@ def link(file: Path, path: Path) -> None:
             os.link(file, temporary)
         except OSError:
             shutil.copyfile(file, temporary)
+            _sync(temporary)
         temporary.replace(path)
         temporary.unlink(missing_ok=True)  # Renaming a link to itself leaves both names.
     except OSError:

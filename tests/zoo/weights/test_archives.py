@@ -1,3 +1,4 @@
+import gzip
 import io
 import stat
 import tarfile
@@ -112,6 +113,16 @@ def test_bombs_are_refused_before_they_fill_the_disk(
     with pytest.raises(IntegrityError, match="'zeros'.*bomb"):
         unpack(path, Archive(kind), tmp_path / "into")  # type: ignore[arg-type]
     assert not (tmp_path / "into" / "zeros").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_name_that_fills_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    info = tar_info("x", kind)
+    info.size = 1 << 32
+    with gzip.open(tmp_path / "x", "wb") as file:
+        file.write(info.tobuf() + bytes(1 << 20))
+    with pytest.raises(IntegrityError, match="a header of 4294967296 bytes"):
+        unpack(tmp_path / "x", Archive("tar"), tmp_path / "into")
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

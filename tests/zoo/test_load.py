@@ -167,7 +167,7 @@ def test_dest_gets_the_converted_file_by_its_name(tmp_path: Path) -> None:
         path = deeplab_zoo.fetch("ours", trust_on_first_use=True, convert=True, dest=out)
         assert path == out / "ours.safetensors"
     assert [one.name for one in out.iterdir()] == ["ours.safetensors"]
-    assert deeplab_zoo.load(path).config == deeplab_zoo.load("ours").config
+    assert deeplab_zoo.load(path).config.classes == 5
 
 
 def test_weights_written_elsewhere_need_their_numerics_named(tmp_path: Path) -> None:

@@ -160,6 +160,16 @@ def test_dest_gets_copies(published: Path, tmp_path: Path, home: Path) -> None:
     assert (home / "files" / "ours" / "train.caffemodel").read_bytes() == published.read_bytes()
 
 
+@pytest.mark.usefixtures("published")
+def test_dest_gets_the_converted_file_by_its_name(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    for _ in range(2):
+        path = deeplab_zoo.fetch("ours", trust_on_first_use=True, convert=True, dest=out)
+        assert path == out / "ours.safetensors"
+    assert [one.name for one in out.iterdir()] == ["ours.safetensors"]
+    assert deeplab_zoo.load(path).config.classes == 5
+
+
 def test_weights_written_elsewhere_need_their_numerics_named(tmp_path: Path) -> None:
     config = DeepLabV2Config(3, (1, 1, 1, 1), 4, (2, 2, 2, 2))
     state = {name: torch.zeros(shape) for name, shape in parameters(config).items()}

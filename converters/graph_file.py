@@ -95,7 +95,7 @@ def fields_of(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file() or sniff(head(path)) != "a safetensors file":
         return None
     described = weights.read_header(path)
-    fields: Mapping[str, Any] = json.loads(described) if described else {}
+    fields = weights.parsed(described, path)
     return fields if fields.get("family") == FAMILY else None
 
 
@@ -114,7 +114,10 @@ def read(path: Path) -> GraphFile:
             f"{path}: version {fields.get('version')!r} of a graph file, expected {VERSION}. "
             "Is it from a newer deeplab-zoo?"
         )
-    net = prototxt_format.parse_net(fields["prototxt"], f"{path} (its prototxt)")
+    with weights.sound(path):
+        text, origin = str(fields["prototxt"]), weights.origin_of(fields)
+        shapes = {name: tuple(map(int, shape)) for name, shape in fields["shapes"].items()}
+    net = prototxt_format.parse_net(text, f"{path} (its prototxt)")
     named, _ = weights.read_named(path)
     held: dict[str, dict[int, Blob]] = {}
     for name, data in named.items():
@@ -129,9 +132,8 @@ def read(path: Path) -> GraphFile:
     )
     if held:
         raise FormatError(f"{path}: blobs of {sorted(held)[:5]}, which its prototxt does not have.")
-    shapes = {name: tuple(shape) for name, shape in fields["shapes"].items()}
     stored = Net(net.name, layers, has_graph=False)
-    return GraphFile(net, stored, shapes, Origin(**fields["origin"]))
+    return GraphFile(net, stored, shapes, origin)
 
 
 def _in_order(found: Mapping[int, Blob]) -> tuple[Blob, ...]:

@@ -128,7 +128,7 @@ def _is_pth(path: Path, start: bytes) -> bool:
     try:
         with ZipFile(path) as file:
             return any(name.endswith("/data.pkl") for name in file.namelist())
-    except BadZipFile:
+    except (BadZipFile, NotImplementedError, ValueError):
         return b"/data.pkl" in start
 
 

@@ -271,11 +271,13 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
     with sound(path):
         described = str(getattr(found, "_metadata", {}).get("", {}).get(KEY, ""))
     named = {
-        name.removeprefix("module."): (
-            one.detach().float() if one.dtype is torch.bfloat16 else one.detach()
-        ).numpy()
-        for name, one in found.items()
+        name.removeprefix("module."): pth.array(one, path, name) for name, one in found.items()
     }
+    if len(named) < len(found):
+        twice = [name for name in named if name in found and f"module.{name}" in found]
+        raise FormatError(
+            f"{path}: names with and without 'module.' before them:\n{listing(twice)}"
+        )
     return named, described
 
 

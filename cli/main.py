@@ -3,11 +3,12 @@
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
 from .. import __version__
-from ..proto.errors import ZooError
+from ..proto.errors import StorageError, ZooError
 
 INTERRUPTED = 130
 
@@ -82,11 +83,19 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a user's error becomes one message and an exit code."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # Names in files need not be printable.
     try:
         code = cli.main(prog_name="deeplab-zoo", standalone_mode=False)
     except ZooError as error:
         click.echo(f"deeplab-zoo: {error}", err=True)
         code = error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A place that cannot even be looked at: no permission, a name too long.
+        click.echo(f"deeplab-zoo: {error.filename}: {error.strerror}.", err=True)
+        code = StorageError.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code

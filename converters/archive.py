@@ -36,6 +36,12 @@ def contiguous(data: Float32) -> Float32:
     return out
 
 
+def single(data: NDArray[np.generic]) -> Float32:
+    """Return numbers as float32; those beyond it become infinite, which `non_finite` notes."""
+    with np.errstate(over="ignore"):
+        return np.asarray(data, np.float32)
+
+
 class Role(Enum):
     """What an array is to its layer.
 

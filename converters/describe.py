@@ -4,12 +4,14 @@ Each reader imports its format when it is called: a text file must not cost HDF5
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..proto.errors import MissingShardError
 from ..proto.records import Array, Net
 from . import families
 from .archive import Origin
@@ -17,6 +19,9 @@ from .files import sha256
 from .kinds import Kind, kind_of
 from .naming.families import foreign, looks_like
 from .numerics import Numerics
+
+if TYPE_CHECKING:
+    from ..proto.checkpoint import Checkpoint
 
 NO_STATISTICS = (float("nan"),) * 4
 
@@ -135,9 +140,15 @@ def _checkpoint(path: Path) -> _Content:
 
     found = open_checkpoint(path)
     facts = {"format": found.format, "files": ", ".join(one.name for one in found.files)}
-    arrays = ((name, one.read()) for name, one in found.items())
     names = tensorflow.layers(tensorflow.stored(found))
-    return _Content(names, arrays, None, facts, found.notes, found.files)
+    return _Content(names, _present(found), None, facts, found.notes, found.files)
+
+
+def _present(checkpoint: "Checkpoint") -> Iterator[tuple[str, Array]]:
+    """Yield the variables but those in a missing shard, which the checkpoint's notes name."""
+    for name, variable in checkpoint.items():
+        with suppress(MissingShardError):
+            yield name, variable.read()
 
 
 def _frozen(path: Path) -> _Content:

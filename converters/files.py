@@ -5,11 +5,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..proto.errors import StorageError, ZooError
+from ..proto.errors import StorageError, UsageError, ZooError
 
 CHUNK = 1 << 20
 
@@ -65,6 +65,21 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
         if temporary is not None:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+def keep_sources(sources: Iterable[Path], outputs: Iterable[Path]) -> None:
+    """Refuse to write over a file that is read, or two results under one name."""
+    taken = list(sources)
+    for out in outputs:
+        if any(_same(out, one) for one in taken):
+            raise UsageError(f"{out}: is read too, or is another result. Name another file.")
+        taken.append(out)
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.absolute() == other.absolute()
 
 
 def write_text(path: Path, text: str) -> None:

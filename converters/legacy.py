@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..proto import deepdish, kaffe
 from ..proto.errors import FormatError, MismatchError, UsageError
 from . import families, hdf5, tensorflow, weights
-from .archive import Archive, Origin, Role, Tensor, tool
+from .archive import Archive, Origin, Role, Tensor, single, tool
 from .files import sha256
 from .kinds import Kind, check_command, kind_of
 from .naming.scheme import ALIAS, DROPPED
@@ -190,7 +190,7 @@ def _tensor(
     if dtype != np.float32:
         change = tensorflow.to_float32(str(dtype))
         transform = change if transform == "none" else f"{change}, {transform}"
-    return Tensor(layer, role, np.asarray(data, np.float32), (source,), str(dtype), transform)
+    return Tensor(layer, role, single(data), (source,), str(dtype), transform)
 
 
 def _agree(path: Path, found: Numerics | None, named: Numerics | None) -> None:

@@ -169,3 +169,20 @@ def test_a_checkpoint_without_a_head_needs_a_fresh_one(tiny: Arrays, save_checkp
     native = to_native(convert.read_tensorflow(path), Head(7, reset=True))
     assert native.weights.config.classes == 7
     assert len(native.fresh) == 8
+
+
+def test_one_of_two_networks_is_chosen_whatever_its_scope(
+    tiny: Arrays, save_checkpoint: Save
+) -> None:
+    both: Arrays = {f"a/{name}": data for name, data in tiny.items()}
+    both |= {f"longer/{name}": 2 * data for name, data in tiny.items()}
+    native = native_of(save_checkpoint(both), "longer/*")
+    assert np.array_equal(native.weights.state["backbone.bn1.weight"], 2 * tiny["bn_conv1/gamma"])
+
+
+def test_a_double_beyond_float32_is_noted_and_no_warning(
+    tiny: Arrays, save_checkpoint: Save
+) -> None:
+    huge = tiny | {"bn_conv1/gamma": np.full_like(tiny["bn_conv1/gamma"], 1e300, "f8")}
+    notes = native_of(save_checkpoint(huge)).notes
+    assert any(note.startswith("bn_conv1/gamma: ") and "infinite" in note for note in notes)

@@ -29,7 +29,7 @@ def contiguous(data: Float32) -> Float32:
     would scatter: twice as fast as one copy.
     """
     if data.flags.c_contiguous or data.ndim < 2:
-        return np.ascontiguousarray(data, "<f4")
+        return np.asarray(data, "<f4", order="C")  # A single number stays without dimensions.
     out = np.empty(data.shape, "<f4")
     for at in range(0, data.shape[1], STRIP):
         out[:, at : at + STRIP] = data[:, at : at + STRIP]

@@ -80,7 +80,7 @@ class _Content:
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()  # Where it is more than the one.
-    scales: Sequence[float] = ()  # Where it is told otherwise than by a graph.
+    scales: Sequence[float | str] = ()  # Where it is told otherwise than by a graph.
     content: str = ""  # Where the file says it.
 
 
@@ -186,7 +186,7 @@ def _archive(path: Path) -> _Content:
     names = [tensor.layer for tensor in archive.tensors]
     if archive.graph is not None:
         names += [layer.name for layer in archive.graph.layers]
-    scales = [float(one) for one in archive.settings.get("scales", ())]
+    scales = archive.settings.get("scales", ())
     return _Content(names, arrays, archive.graph, facts, scales=scales)
 
 
@@ -197,7 +197,7 @@ def _state(path: Path) -> _Content:
         return _graph(path)
     named, described = weights.read_named(path)
     facts: dict[str, str] = {}
-    scales: Sequence[float] = ()
+    scales: Sequence[float | str] = ()
     if described:
         found = weights.read(path)
         facts = {

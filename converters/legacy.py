@@ -176,8 +176,10 @@ def _of_names(state: Mapping[str, NDArray[np.generic]], path: Path) -> Iterator[
     for name, data in state.items():
         module, _, parameter = name.rpartition(".")
         role = roles.get((parameter, module in norms))
-        if role is None:
-            raise FormatError(f"{path}: {name}: expected a weight, bias or running statistic.")
+        if role is None or not module:
+            raise FormatError(
+                f"{path}: {name}: expected a weight, bias or running statistic of a layer."
+            )
         yield _tensor(module, role, data, name, "none")
 
 

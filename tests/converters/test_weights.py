@@ -1,10 +1,12 @@
 """What a weights file says of itself, when that is not what we write."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -109,3 +111,31 @@ def test_a_number_where_a_kernel_should_be_is_one_tensor_that_does_not_fit() -> 
 
 def test_numbers_of_another_library_still_make_a_config() -> None:
     assert DeepLabV2Config(classes=np.int64(4)).classes == 4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("bn_eps", 0.5), ("name", "mine"), ("channel_order", "RGB"), ("mean", 3.0)]
+)
+def test_an_archives_conventions_are_those_of_the_profile_that_it_names(
+    native: Weights, tmp_path: Path, field: str, value: Any
+) -> None:
+    hdf5.write(of_weights(native), tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file["numerics"].attrs[field] = value
+    with pytest.raises(FormatError, match=rf"x.h5: /numerics: .*{field}.* not those of a profile"):
+        deeplab_zoo.load(tmp_path / "x.h5")
+
+
+def test_an_archive_keeps_names_and_shapes_of_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.pth")
+    try:
+        torch.save({"..weight": torch.ones(2), "s.weight": torch.tensor(3.0)}, str(path))
+    except (OSError, RuntimeError):
+        pytest.skip("this file system has no such names")
+    deeplab_zoo.convert_legacy(path, tmp_path / "x.h5")
+    archive = hdf5.read(tmp_path / "x.h5")
+    assert list(archive.origin.files) == [path.name]
+    assert {one.layer: one.data.shape for one in archive.tensors} == {".": (2,), "s": ()}
+    torch.save({"weight": torch.ones(2)}, tmp_path / "y.pth")
+    with pytest.raises(FormatError, match="y.pth: weight: expected a weight, .* of a layer"):
+        deeplab_zoo.convert_legacy(tmp_path / "y.pth", tmp_path / "y.h5")

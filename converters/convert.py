@@ -10,7 +10,7 @@ from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.records import Net
 from . import caffe, caffe_graph, families, hdf5, legacy, weights
 from .archive import Archive, Origin, tool
-from .files import keep_sources, sha256
+from .files import check_apart, sha256
 from .graph_file import read_weights
 from .kinds import check_command
 from .native import Head, Native, is_backbone, recognised, to_native
@@ -61,7 +61,7 @@ def convert_caffe(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, keep_hdf5, head, prototxt, caffemodel)
+    out = _checked_output(out, keep_hdf5, [prototxt, caffemodel], head)
     archive = read_caffe(
         Path(prototxt) if prototxt else None,
         Path(caffemodel),
@@ -103,7 +103,7 @@ def convert_tensorflow(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, keep_hdf5, head, checkpoint)
+    out = _checked_output(out, keep_hdf5, [checkpoint], head)
     archive = read_tensorflow(Path(checkpoint), variables)
     if multi_scale:
         archive = _scaled(archive, MULTI_SCALE)
@@ -150,7 +150,7 @@ def convert_legacy(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, keep_hdf5, head, file)
+    out = _checked_output(out, keep_hdf5, [file], head)
     archive = legacy.read(Path(file), numerics)
     found = recognised(archive, fresh_head=reset_head)
     if out.suffix == ".h5" and found is None:
@@ -187,14 +187,15 @@ def _scaled(archive: Archive, scales: legacy.Scales) -> Archive:
 
 
 def _checked_output(
-    out: str | Path, keep_hdf5: str | Path | None, head: Head, *sources: str | Path | None
+    out: str | Path, keep_hdf5: str | Path | None, read: Sequence[str | Path | None], head: Head
 ) -> Path:
-    """Refuse an output that cannot be, before anything is read; return it."""
+    """Refuse outputs that cannot be, before anything is read."""
     out = Path(out)
-    outputs = [out, *([Path(keep_hdf5)] if keep_hdf5 else [])]
-    if outputs[1:] and outputs[1].suffix not in (".h5", ".hdf5"):
-        raise UsageError(f"{keep_hdf5}: suffix {outputs[1].suffix!r}, expected .h5 for --hdf5.")
-    keep_sources([Path(one) for one in sources if one], outputs)
+    check_apart(
+        [Path(path) for path in read if path], [out, *([Path(keep_hdf5)] if keep_hdf5 else [])]
+    )
+    if keep_hdf5 and Path(keep_hdf5).suffix not in (".h5", ".hdf5"):
+        raise UsageError(f"{keep_hdf5}: expected a name that ends in .h5 for --hdf5.")
     if out.suffix not in weights.SUFFIXES:
         raise UsageError(
             f"{out}: suffix {out.suffix!r}, expected one of {', '.join(weights.SUFFIXES)}."

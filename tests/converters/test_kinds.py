@@ -203,5 +203,5 @@ def test_a_name_with_data_in_it_is_not_a_checkpoints_for_that(files: Path, tmp_p
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
 def test_a_pipe_is_refused_without_being_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.pth")
-    with pytest.raises(ZooError, match=r"x.pth: is a pipe or a device, expected a file"):
+    with pytest.raises(ZooError, match=r"x.pth: is a device or a pipe, expected a file"):
         kind_of(tmp_path / "x.pth")

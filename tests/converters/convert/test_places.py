@@ -55,15 +55,15 @@ def test_no_result_takes_the_place_of_what_is_read_or_of_another(
     deeplab_zoo.convert_caffe(*files, ours, keep_hdf5=archive)
     (tmp_path / "link.pth").symlink_to("x.pth")
     before = ours.read_bytes(), archive.read_bytes()
-    with pytest.raises(UsageError, match=r"x.pth: is read too, or is another result"):
+    with pytest.raises(UsageError, match=r"x.pth: is read or written already"):
         deeplab_zoo.convert_legacy(tmp_path / "link.pth", ours)
-    with pytest.raises(UsageError, match=r"x.h5: is read too"):
+    with pytest.raises(UsageError, match=r"x.h5: is read or written already"):
         deeplab_zoo.convert_legacy(archive, tmp_path / "y.pth", keep_hdf5=archive)
-    with pytest.raises(UsageError, match=r"y.h5: is read too, or is another result"):
+    with pytest.raises(UsageError, match=r"y.h5: is read or written already"):
         deeplab_zoo.convert_legacy(ours, tmp_path / "y.h5", keep_hdf5=tmp_path / "y.h5")
-    with pytest.raises(UsageError, match=r"y.pth: suffix '.pth', expected .h5 for --hdf5"):
+    with pytest.raises(UsageError, match=r"y.pth: expected a name that ends in .h5 for --hdf5"):
         deeplab_zoo.convert_legacy(ours, tmp_path / "y.h5", keep_hdf5=tmp_path / "y.pth")
-    with pytest.raises(UsageError, match=r"x.pth: is read too"):
+    with pytest.raises(UsageError, match=r"x.pth: is read or written already"):
         deeplab_zoo.export(ours, ours, layout="isht7")
     assert (ours.read_bytes(), archive.read_bytes()) == before
     assert not (tmp_path / "y.pth").exists()

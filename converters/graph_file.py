@@ -95,8 +95,11 @@ def fields_of(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file() or sniff(head(path)) != "a safetensors file":
         return None
     described = weights.read_header(path)
-    fields = weights.parsed(described, path)
-    return fields if fields.get("family") == FAMILY else None
+    try:
+        fields = json.loads(described) if described else {}
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    return fields if isinstance(fields, dict) and fields.get("family") == FAMILY else None
 
 
 def read(path: Path) -> GraphFile:
@@ -114,10 +117,12 @@ def read(path: Path) -> GraphFile:
             f"{path}: version {fields.get('version')!r} of a graph file, expected {VERSION}. "
             "Is it from a newer deeplab-zoo?"
         )
-    with weights.sound(path):
-        text, origin = str(fields["prototxt"]), weights.origin_of(fields)
+    try:
+        net = prototxt_format.parse_net(fields["prototxt"], f"{path} (its prototxt)")
         shapes = {name: tuple(map(int, shape)) for name, shape in fields["shapes"].items()}
-    net = prototxt_format.parse_net(text, f"{path} (its prototxt)")
+        origin = Origin(**fields["origin"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
     named, _ = weights.read_named(path)
     held: dict[str, dict[int, Blob]] = {}
     for name, data in named.items():
@@ -134,6 +139,10 @@ def read(path: Path) -> GraphFile:
         raise FormatError(f"{path}: blobs of {sorted(held)[:5]}, which its prototxt does not have.")
     stored = Net(net.name, layers, has_graph=False)
     return GraphFile(net, stored, shapes, origin)
+
+
+def _damaged(path: Path, error: Exception) -> FormatError:
+    return FormatError(f"{path}: its header's description is damaged ({error!r}).")
 
 
 def _in_order(found: Mapping[int, Blob]) -> tuple[Blob, ...]:

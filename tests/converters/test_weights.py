@@ -51,7 +51,7 @@ def record(native: Weights, tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("text", ["{", "[1]", '"x"', "3", '{"family": "graph", "version": 1}'])
 def test_a_description_that_is_no_record_is_damage(said: Callable[[Any], Path], text: str) -> None:
     for read in (describe, deeplab_zoo.load):
-        with pytest.raises(FormatError, match=r"x.safetensors: what it says of itself is damaged"):
+        with pytest.raises(FormatError, match=r"x.safetensors: .* is damaged"):
             read(said(text))
 
 

@@ -79,12 +79,12 @@ def cli() -> None:
     Fetch:      deeplab-zoo list; deeplab-zoo fetch NAME
     In Python:  model = deeplab_zoo.load("x.safetensors"), or load(NAME)
     """
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # Names in files need not be printable.
 
 
 def main() -> None:
     """Run the command line; a user's error becomes one message and an exit code."""
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # Names in files need not be printable.
     try:
         code = cli.main(prog_name="deeplab-zoo", standalone_mode=False)
     except ZooError as error:

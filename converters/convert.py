@@ -174,18 +174,6 @@ def convert_legacy(
     return _write(archive, to_native(archive, head), out, keep_hdf5)
 
 
-def _scaled(archive: Archive, scales: legacy.Scales) -> Archive:
-    """Have the model run at other scales, where neither its family nor its graph forbids it."""
-    found = recognised(archive)
-    family = found[0] if found else families.DEEPLAB_V2
-    known = scales if family is families.DEEPLAB_V2 else (1.0,)
-    if archive.graph is not None and family.caffe is not None:
-        known = family.caffe.told_by_graph(archive.graph).get("scales", known)
-    if not set(scales) <= set(known):
-        raise UsageError(f"--multi-scale: this {family.title} runs at one scale. Leave it out.")
-    return replace(archive, settings={**archive.settings, "scales": scales})
-
-
 def _checked_output(
     out: str | Path, keep_hdf5: str | Path | None, read: Sequence[str | Path | None], head: Head
 ) -> Path:
@@ -194,8 +182,6 @@ def _checked_output(
     check_apart(
         [Path(path) for path in read if path], [out, *([Path(keep_hdf5)] if keep_hdf5 else [])]
     )
-    if keep_hdf5 and Path(keep_hdf5).suffix not in (".h5", ".hdf5"):
-        raise UsageError(f"{keep_hdf5}: expected a name that ends in .h5 for --hdf5.")
     if out.suffix not in weights.SUFFIXES:
         raise UsageError(
             f"{out}: suffix {out.suffix!r}, expected one of {', '.join(weights.SUFFIXES)}."
@@ -205,6 +191,8 @@ def _checked_output(
             f"{out}: an archive holds only what the source has; --reset-head goes with "
             ".safetensors or .pth."
         )
+    if keep_hdf5 and Path(keep_hdf5).suffix not in (".h5", ".hdf5"):
+        raise UsageError(f"{keep_hdf5}: expected a name that ends in .h5 for --hdf5.")
     return out
 
 
@@ -216,6 +204,18 @@ def _write(archive: Archive, native: Native, out: Path, keep_hdf5: str | Path | 
     else:
         weights.write(native.weights, out)
     return native
+
+
+def _scaled(archive: Archive, scales: legacy.Scales) -> Archive:
+    """Have the model run at other scales, where neither its family nor its graph forbids it."""
+    found = recognised(archive)
+    family = found[0] if found else families.DEEPLAB_V2
+    known = scales if family is families.DEEPLAB_V2 else (1.0,)
+    if archive.graph is not None and family.caffe is not None:
+        known = family.caffe.told_by_graph(archive.graph).get("scales", known)
+    if not set(scales) <= set(known):
+        raise UsageError(f"--multi-scale: this {family.title} runs at one scale. Leave it out.")
+    return replace(archive, settings={**archive.settings, "scales": scales})
 
 
 def read_tensorflow(path: Path, select: Sequence[str] = ()) -> Archive:

@@ -8,7 +8,6 @@ import torch
 from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
 from deeplab_zoo.converters.numerics import CAFFE_V2
-from deeplab_zoo.proto.errors import MismatchError
 from deeplab_zoo.zoo.models.deeplab_v2 import DeepLabV2
 from deeplab_zoo.zoo.models.inference import padded_size, prepare
 from deeplab_zoo.zoo.models.load import load
@@ -190,10 +189,3 @@ def test_prediction_leaves_training_mode_as_it_was(tiny: DeepLabV2) -> None:
     tiny.train()
     tiny.predict(np.zeros((5, 6, 3), np.uint8))
     assert tiny.training
-
-
-def test_more_classes_than_a_byte_holds_make_no_mask() -> None:
-    many = DeepLabV2(DeepLabV2Config(300, (1, 1, 1, 1), 4, (2, 2, 2, 2)))
-    assert many(torch.zeros(1, 3, 33, 41)).shape[1] == 300
-    with pytest.raises(MismatchError, match="300 classes, expected at most 255"):
-        many.predict(np.zeros((5, 7, 3), np.uint8))

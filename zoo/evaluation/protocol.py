@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...converters.numerics import Numerics
 from ...proto.errors import UsageError
-from ..models.inference import Network, largest, photos, whole
+from ..models.inference import Network, photos, whole
 from ..models.resampling import resize, scaled
 
 
@@ -220,4 +220,5 @@ def decide(scores: Tensor, wanted: int | None = None, *, by_sign: bool = False) 
         wanted, by_sign = 0, True
     if wanted is not None and by_sign:
         return (scores[:, wanted] > 0).byte()
-    return largest(scores) if wanted is None else (scores.argmax(1) == wanted).byte()
+    ids = scores.argmax(1)
+    return (ids if wanted is None else ids == wanted).byte()

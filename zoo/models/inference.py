@@ -17,7 +17,6 @@ from .resampling import resize
 if TYPE_CHECKING:
     from .optimize import Precision
 
-MOST_CLASSES = 255  # A mask's byte holds no more, void aside.
 GRID = 32  # Sizes 32 k + 1 keep the grids of all three scales aligned.
 
 
@@ -129,24 +128,7 @@ def predict(model: Network, image: NDArray[np.uint8], numerics: Numerics) -> NDA
     The largest score wins; that of a single class is judged by its sign.
     """
     with scoring(model) as device:
-        scores = whole(model, prepare(image, numerics).to(device), numerics)
-        ids = (scores[:, 0] > 0).byte() if scores.shape[1] == 1 else largest(scores)
-    mask: NDArray[np.uint8] = ids[0].cpu().numpy()
+        scores = whole(model, prepare(image, numerics).to(device), numerics)[0]
+        ids = scores[0] > 0 if len(scores) == 1 else scores.argmax(0)
+    mask: NDArray[np.uint8] = ids.byte().cpu().numpy()
     return mask
-
-
-def largest(scores: Tensor) -> Tensor:
-    """Return the class of the largest score of each pixel, uint8 (batch, h, w).
-
-    Raises
-    ------
-    MismatchError
-        There are more classes than a byte can tell apart.
-
-    """
-    if scores.shape[1] > MOST_CLASSES:
-        raise MismatchError(
-            f"scores: {scores.shape[1]} classes, expected at most {MOST_CLASSES}: a mask has one "
-            "byte for a pixel."
-        )
-    return scores.argmax(1).byte()

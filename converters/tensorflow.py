@@ -80,7 +80,7 @@ def stored(checkpoint: Checkpoint) -> dict[str, Stored]:
     own = {key: name for key, name in checkpoint.full_names.items() if name and SLOT not in key}
     taken = Counter([*own.values(), *keys.values()])
     return {
-        own[key] if taken[own.get(key, "")] == 1 else keys[key]: Stored(
+        own[key] if key in own and taken[own[key]] == 1 else keys[key]: Stored(
             one.dtype, one.shape, one.read
         )
         for key, one in checkpoint.items()

@@ -9,6 +9,8 @@ import pytest
 
 from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.native import Head, to_native
+from deeplab_zoo.converters.tensorflow import stored
+from deeplab_zoo.proto.checkpoint import open_checkpoint
 from deeplab_zoo.proto.errors import MismatchError, UsageError
 from deeplab_zoo.proto.tensorflow_pb2 import ObjectGraph
 
@@ -65,6 +67,13 @@ def test_an_object_based_checkpoint_goes_by_the_variables_own_names(
         "save_counter": "a step counter",
         "_CHECKPOINTABLE_OBJECT_GRAPH": "bookkeeping of object-based checkpoints",
     }
+
+
+def test_a_key_that_is_a_suffix_alone_costs_the_others_nothing(save_checkpoint: Save) -> None:
+    one = np.ones(1, "f4")
+    graph = object_graph({f"a{END}": "a"})
+    path = save_checkpoint({END: one, f"b{END}": one, "_CHECKPOINTABLE_OBJECT_GRAPH": graph})
+    assert {"", "b"} < set(stored(open_checkpoint(path)))
 
 
 def test_names_that_variables_share_give_way_to_the_keys(

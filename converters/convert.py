@@ -161,8 +161,9 @@ def convert_legacy(
         }
         if wrong := [name for name, value in asked.items() if value is not None]:
             raise UsageError(f"{file}: has no native model, which {', '.join(wrong)} would be of.")
-        for one in filter(None, (out, keep_hdf5)):
-            hdf5.write(archive, Path(one))
+        hdf5.write(archive, out)
+        if keep_hdf5:
+            hdf5.write(archive, Path(keep_hdf5))
         return None
     if multi_scale is not None:
         archive = _scaled(archive, MULTI_SCALE if multi_scale else (1.0,))

@@ -123,7 +123,7 @@ def _of_kaffe(path: Path) -> Iterator[Tensor]:
             if KAFFE_ROLES[name] is Role.WEIGHT and array.ndim in (2, 4):
                 data = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
                 transform = "axes to PyTorch's order"
-            yield _tensor(layer, KAFFE_ROLES[name], data, f"{layer}/{name}", transform)
+            yield _tensor(layer, KAFFE_ROLES[name], data, f"{layer}/{name}", transform, path)
 
 
 def _deepdish(path: Path, numerics: Numerics) -> Archive:
@@ -180,15 +180,15 @@ def _of_names(state: Mapping[str, NDArray[np.generic]], path: Path) -> Iterator[
             raise FormatError(
                 f"{path}: {name}: expected a weight, bias or running statistic of a layer."
             )
-        yield _tensor(module, role, data, name, "none")
+        yield _tensor(module, role, data, name, "none", path)
 
 
 def _tensor(
-    layer: str, role: Role, data: NDArray[np.generic], source: str, transform: str
+    layer: str, role: Role, data: NDArray[np.generic], source: str, transform: str, path: Path
 ) -> Tensor:
     dtype = data.dtype.newbyteorder("=")
     if dtype.kind != "f":
-        raise FormatError(f"{source}: {dtype}, expected numbers with a fraction.")
+        raise FormatError(f"{path}: {source}: {dtype}, expected numbers with a fraction.")
     if dtype != np.float32:
         change = tensorflow.to_float32(str(dtype))
         transform = change if transform == "none" else f"{change}, {transform}"

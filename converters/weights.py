@@ -239,7 +239,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Float32], str]:
                 for name in file.keys()  # noqa: SIM118
             }
             return named, described
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError) as error:  # Types of numbers that NumPy lacks.
         raise FormatError(f"{path}: not a sound safetensors file ({error}).") from None
 
 
@@ -265,8 +265,10 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
         isinstance(name, str) and torch.is_tensor(one) and one.layout is torch.strided
         for name, one in found.items()
     ):
+        keys = f"; its keys begin {[*found][:5]}" if isinstance(found, dict) else ""
         raise FormatError(
-            f"{path}: holds {type(found).__name__}, expected a state dict of tensors by name."
+            f"{path}: holds {type(found).__name__}, expected a state dict of tensors by name, "
+            f"alone or under 'state_dict'{keys}."
         )
     with sound(path):
         described = str(getattr(found, "_metadata", {}).get("", {}).get(KEY, ""))

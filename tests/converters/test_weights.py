@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import deeplab_zoo
 from deeplab_zoo.converters import hdf5, weights
@@ -18,6 +20,7 @@ from deeplab_zoo.converters.deeplab_v3 import DeepLabV3Config, infer_config, par
 from deeplab_zoo.converters.describe import describe
 from deeplab_zoo.converters.export import open_weights
 from deeplab_zoo.converters.legacy import of_weights
+from deeplab_zoo.converters.numerics import CAFFE_V2
 from deeplab_zoo.converters.weights import KEY, Weights, read_header, write_safetensors
 from deeplab_zoo.proto.errors import FormatError, MismatchError, UsageError
 
@@ -141,3 +144,29 @@ def test_an_archive_keeps_names_and_shapes_of_any_kind(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "y.pth")
     with pytest.raises(FormatError, match="y.pth: weight: expected a weight, .* of a layer"):
         deeplab_zoo.convert_legacy(tmp_path / "y.pth", tmp_path / "y.h5")
+
+
+def test_numbers_that_numpy_lacks_are_refused_by_file(tmp_path: Path) -> None:
+    save_file({"a.weight": torch.ones(2).to(torch.float8_e5m2)}, tmp_path / "x.safetensors")
+    with pytest.raises(FormatError, match=r"x.safetensors: not a sound .*float8_e5m2"):
+        weights.read_named(tmp_path / "x.safetensors")
+    save_file({"a.weight": torch.ones(2).int()}, tmp_path / "x.safetensors")
+    with pytest.raises(FormatError, match=r"x.safetensors: a.weight: int32, expected numbers with"):
+        deeplab_zoo.convert_legacy(tmp_path / "x.safetensors", tmp_path / "y.h5")
+
+
+def test_what_holds_no_state_dict_tells_its_keys(tmp_path: Path) -> None:
+    torch.save({"model": {"a.weight": torch.ones(2)}, "epoch": 3}, tmp_path / "x.pth")
+    with pytest.raises(
+        FormatError, match=r"under 'state_dict'; its keys begin \['model', 'epoch'\]"
+    ):
+        weights.read_named(tmp_path / "x.pth")
+
+
+def test_scales_that_caffes_net_lacks_are_told(native: Weights, tmp_path: Path) -> None:
+    odd = replace(native, config=replace(native.config, scales=(1.0, 0.6)), numerics=CAFFE_V2)
+    weights.write(odd, tmp_path / "x.pth")
+    with pytest.raises(
+        MismatchError, match="the scale 0.6: Caffe's net has the scales 1.0, 0.75, 0.5"
+    ):
+        deeplab_zoo.export(tmp_path / "x.pth", tmp_path / "x.caffemodel", to="caffe")

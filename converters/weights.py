@@ -8,7 +8,7 @@ keeps it in the ``_metadata`` that PyTorch attaches to state dicts anyway.
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ from . import families, pth, rename
 from .archive import Float32, Origin, contiguous
 from .family import Config, Family
 from .files import replacing
+from .kinds import COMMANDS, kind_of
 from .naming.scheme import DROPPED
 from .numerics import PROFILES, Numerics, profile
 
@@ -163,7 +164,11 @@ def read_named(path: Path) -> tuple[dict[str, Float32], str]:
         return _read_safetensors(path)
     if kind in ("a zip archive (PyTorch's .pth is one)", "a pickle"):
         return _read_pth(path)
-    raise FormatError(wrong_kind(path, kind, "a .safetensors or .pth weights file"))
+    told = wrong_kind(path, kind, "a .safetensors or .pth weights file")
+    with suppress(FormatError):
+        if kind != "text":  # Which may be anything.
+            told += f" To convert it: `deeplab-zoo {COMMANDS[kind_of(path)]}`."
+    raise FormatError(told)
 
 
 def _described(

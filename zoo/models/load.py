@@ -16,6 +16,7 @@ from ...converters.graph.engine import Graph
 from ...converters.numerics import profile
 from ...converters.weights import SUFFIXES, Weights
 from ...proto.errors import UsageError
+from ..devices import device_called
 from .deeplab_v2 import DeepLabV2
 from .deeplab_v3 import DeepLabV3
 from .largefov import LargeFOV
@@ -72,7 +73,7 @@ def load(
         Run the weights under another profile than their own, knowing that they give other
         results there.
     device
-        Where it runs.
+        Where it runs; ``auto`` is a GPU where there is one.
     optimize
         ``inference`` for a quicker model that does nothing else; ``compiled`` for a still
         quicker one, whose first image takes half a minute. See `optimize.Optimized`.
@@ -88,11 +89,12 @@ def load(
     Raises
     ------
     UsageError
-        A graph is to be optimised, or a precision is given for a model that is not.
+        There is no such device; a graph is to be optimised, or a precision is given for a model
+        that is not.
 
     """
+    device = device_called(device) if isinstance(device, str) else device
     model = open_model(file_of(name_or_path), numerics=numerics, evaluate_as=evaluate_as)[0]
-    device = torch.device(device)
     if optimize is None:
         if precision:
             raise UsageError(f"precision {precision}: is of a model that is optimised.")

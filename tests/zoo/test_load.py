@@ -224,9 +224,3 @@ def test_a_foreign_file_is_told_what_converts_it(
     (tmp_path / "page.pth").write_text("<html>gone</html>")
     with pytest.raises(FormatError, match=r"page.pth: is a web page.* fetch it again.$"):
         deeplab_zoo.load(tmp_path / "page.pth")
-
-
-@pytest.mark.parametrize("device", ["mars", "cuda:99"])
-def test_a_device_that_is_not_there_is_told_before_anything_is_read(device: str) -> None:
-    with pytest.raises(UsageError, match=f"device '{device}' cannot be used"):
-        deeplab_zoo.load("none.pth", device=device)

@@ -73,7 +73,7 @@ def load(
         Run the weights under another profile than their own, knowing that they give other
         results there.
     device
-        Where it runs; ``auto`` is a GPU where there is one.
+        Where it runs.
     optimize
         ``inference`` for a quicker model that does nothing else; ``compiled`` for a still
         quicker one, whose first image takes half a minute. See `optimize.Optimized`.
@@ -89,11 +89,12 @@ def load(
     Raises
     ------
     UsageError
-        There is no such device; a graph is to be optimised, or a precision is given for a model
-        that is not.
+        A graph is to be optimised, a precision is given for a model that is not, or the device
+        is not there.
 
     """
-    device = device_called(device) if isinstance(device, str) else device
+    present = torch.cuda.current_device() if torch.cuda.is_available() else 0
+    device = device_called(str(device), present)
     model = open_model(file_of(name_or_path), numerics=numerics, evaluate_as=evaluate_as)[0]
     if optimize is None:
         if precision:

@@ -223,3 +223,14 @@ def test_torch_hub_loads_entries_by_name_from_the_checkout(tmp_path: Path) -> No
         check=False, capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
+
+
+def test_a_foreign_file_is_told_what_converts_it(
+    make_net: Make, tiny_config: DeepLabV2Config, tmp_path: Path
+) -> None:
+    _, binary = make_net(tiny_config)
+    with pytest.raises(FormatError, match="To convert it: `deeplab-zoo convert caffe`"):
+        deeplab_zoo.load(binary)
+    (tmp_path / "page.pth").write_text("<html>gone</html>")
+    with pytest.raises(FormatError, match=r"page.pth: is a web page.* fetch it again.$"):
+        deeplab_zoo.load(tmp_path / "page.pth")

@@ -57,7 +57,7 @@ def test_weights_of_another_file_fail_with_exit_code_9(
     assert report["passed"] is False
     assert report["numerics"] == ["tf-slim", "caffe-v2"]
     assert report["diagnosis"]["convention"] == "mean"
-    assert "is not the function" in found.stderr
+    assert "is not shown to be the function" in found.stderr
 
 
 def test_a_prototxt_and_caffemodel_alone_check_the_graph(
@@ -74,12 +74,12 @@ def test_a_prototxt_and_caffemodel_alone_check_the_graph(
     [
         (["x.safetensors"], 2, "Give its source"),
         (["x.safetensors", "net.prototxt"], 2, "expected [PROTOTXT] CAFFEMODEL, or one file"),
-        (["x.safetensors", "net.prototxt", "net.caffemodel", "--size", "9"], 2, "HEIGHTxWIDTH"),
+        (["x.safetensors", "net.prototxt", "net.caffemodel", "--size", "9"], 2, "such as 321,481"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "--size", "0x9"], 2, "above 0"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "--engine", "x"], 2, "engine 'x'"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "--tolerance", "x"], 2, "tolerance"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "--image", "net.prototxt"], 3,
-         "is no picture"),
+         "is not a picture"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "-o", "net.prototxt"], 6,
          "no folder to write into"),
     ],

@@ -74,6 +74,8 @@ class Comparison:
         Relative L2 of each from exact arithmetic (float64), where that was computed.
     non_finite
         Values that are NaN or infinite: ours, the reference's.
+    zero
+        Whether both are zero everywhere, which shows nothing.
 
     """
 
@@ -87,6 +89,7 @@ class Comparison:
     worst: tuple[int, ...]
     agreement: float | None
     non_finite: tuple[int, int] = (0, 0)
+    zero: bool = False
     ours_exact: float | None = None
     reference_exact: float | None = None
 
@@ -138,6 +141,7 @@ def compare(
         tuple(int(index) for index in worst),
         same,
         found.non_finite,
+        found.ours == found.reference == 0,
     )
 
 

@@ -34,6 +34,10 @@ def test_zeros_are_compared_too() -> None:
     zero = np.zeros((1, 2, 3, 4), np.float32)
     assert compare("x", zero, zero).cosine == 1
     assert compare("x", zero + 1, zero).relative_l2 == pytest.approx(np.sqrt(24))
+    tiny = zero + np.float32(1e-45)
+    assert [compare("x", *two).zero for two in ((zero, zero), (tiny, zero), (zero, tiny))] == [
+        True, False, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("side", [0, 1])

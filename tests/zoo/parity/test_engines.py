@@ -138,8 +138,38 @@ def test_recorded_activations_are_a_reference(
     for name in ("x.npz", "x.h5"):
         report = deeplab_zoo.parity(native, *caffe_files, recorded_blobs=tmp_path / name)
         assert report.passed
-        assert [one.blob for one in report.cases[0].comparisons] == list(kept)
+        assert [one.blob for one in report.cases[0].comparisons] == ["res3a", "fc1_voc12"]
+        assert set(report.files) == {"x.safetensors", name, "net.prototxt", "net.caffemodel"}
         assert report.cases[0].shape == (1, 3, 65, 70)
+
+
+def test_there_is_no_proof_without_the_scores(tmp_path: Path, native: Path) -> None:
+    image = np.random.default_rng(0).normal(0, 60, (2, 3, 33, 47)).astype(np.float32)
+    blobs = dict(ours.engine(deeplab_zoo.load(native)).run({"data": image}))
+    np.savez(tmp_path / "x.npz", data=image, conv1=blobs["conv1"])
+    report = deeplab_zoo.parity(native, recorded_blobs=tmp_path / "x.npz", diagnose=True)
+    assert not report.passed
+    assert report.verdict.endswith("conv1 at 0.0e+00; the output fc1_voc12 was not compared")
+    assert report.diagnosis is None
+    np.savez(tmp_path / "x.npz", data=image, fc1_voc12=blobs["fc1_voc12"].round().astype(int))
+    report = deeplab_zoo.parity(native, recorded_blobs=tmp_path / "x.npz", exact=False)
+    assert not report.passed
+    assert report.cases[0].blobs == ["fc1_voc12"]
+
+
+def test_a_recorded_input_of_another_shape_is_told(tmp_path: Path, native: Path) -> None:
+    np.savez(tmp_path / "x.npz", data=np.ones((1, 33, 47, 3), np.float32), conv1=np.ones(3))
+    with pytest.raises(MismatchError, match=r"input 'data': shape \[1, 33, 47, 3\], expected one"):
+        deeplab_zoo.parity(native, recorded_blobs=tmp_path / "x.npz")
+
+
+def test_what_layers_left_in_an_input_is_recorded_beside_it(tmp_path: Path) -> None:
+    given, left = np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)
+    np.savez(tmp_path / "x.npz", **{"in/data": given, "out/data": left})
+    engine, case = recorded.read(tmp_path / "x.npz", ("data",))
+    assert case.blobs is not None
+    np.testing.assert_array_equal(case.blobs["data"], given)
+    np.testing.assert_array_equal(engine.run({})["data"], left)
 
 
 def test_recorded_blobs_of_other_names_are_listed(tmp_path: Path, native: Path) -> None:
@@ -154,6 +184,7 @@ def test_recorded_blobs_of_other_names_are_listed(tmp_path: Path, native: Path) 
         ({"fc1": np.zeros((1, 2), np.float32)}, "no blob 'data', the network's input; it has fc1"),
         ({"data": np.zeros((1, 3, 5, 7), np.float32)}, "holds the input alone"),
         ({"data": np.array([{}], object)}, "no .npz of plain arrays"),
+        ({"data": np.ones(2), "in/data": np.ones(2)}, "'data' is there twice, .* 'in/data'"),
     ],
 )
 def test_recorded_files_that_cannot_serve_say_why(
@@ -186,6 +217,22 @@ def test_onnxruntime_is_a_reference_for_an_export(tmp_path: Path, native: Path) 
     assert [one.blob for one in report.cases[0].comparisons] == ["data", "fc1_voc12"]
     with pytest.raises(MismatchError, match=r"input 'image' takes \[1, 3, 65, 97\], found"):
         deeplab_zoo.parity(native, tmp_path / "x.onnx", sizes=[(33, 33)])
+
+
+def test_an_onnx_file_of_a_graph_has_its_inputs(tmp_path: Path, spell: Make) -> None:
+    pytest.importorskip("onnxruntime")
+    shape = "input_shape { dim: 1 dim: 3 dim: 5 dim: 7 } "
+    files = spell(
+        "layer { name: 's' type: 'Eltwise' bottom: 'a' bottom: 'b' top: 's' }",
+        f"input: 'a' input: 'b' {shape} {shape}",
+    )
+    deeplab_zoo.export_onnx(deeplab_zoo.load_caffe(*files), tmp_path / "x.onnx")
+    report = deeplab_zoo.parity(*files, tmp_path / "x.onnx", exact=False)
+    assert report.passed, report.verdict
+    assert "x.onnx" in report.files
+    other = spell("layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }")
+    with pytest.raises(MismatchError, match=r"x\.onnx: reads a, b; expected image, or data"):
+        deeplab_zoo.parity(*other, tmp_path / "x.onnx")
 
 
 def test_a_damaged_onnx_file_is_named(tmp_path: Path, native: Path) -> None:
@@ -240,6 +287,17 @@ def test_pycaffe_is_taken_where_it_works(
     assert len(report.cases[0].comparisons) > 40
 
 
+def test_pycaffe_is_not_let_read_its_own_data(monkeypatch: pytest.MonkeyPatch, spell: Make) -> None:
+    files = spell(
+        "layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }",
+        "layer { name: 'd' type: 'ImageSegData' top: 'data' top: 'label' top: 'data_dim' }",
+    )
+    original = open_original(files)
+    monkeypatch.setitem(sys.modules, "caffe", stand_in(original))
+    with pytest.raises(MismatchError, match="'d' .line 1.: ImageSegData: pycaffe would read its"):
+        pycaffe.engine(original)
+
+
 def test_a_pycaffe_that_is_missing_says_what_to_build() -> None:
     with pytest.raises(MissingDependencyError, match="Build Caffe"):
         pycaffe.module()
@@ -255,7 +313,7 @@ def test_where_no_engine_is_installed_the_error_says_how_to_install_one(
     with pytest.raises(MissingDependencyError, match=r"pip install 'deeplab-zoo\[parity\]'"):
         choose(open_original(caffe_files), "auto", (1.0,))
     engine, _ = choose(open_original(caffe_files), "float64", (1.0,))
-    assert engine.name == "PyTorch float64"
+    assert engine.name == "our own PyTorch float64"
 
 
 def test_an_unknown_engine_is_told_the_known_ones(caffe_files: tuple[Path, Path]) -> None:

@@ -1,6 +1,7 @@
 """The report as JSON, Markdown and a page, the last in a real browser."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from deeplab_zoo.converters.compare import Difference
+from deeplab_zoo.zoo import markdown
 from deeplab_zoo.zoo.parity import page
 from deeplab_zoo.zoo.parity.comparison import PROFILES, compare, with_exact
 from deeplab_zoo.zoo.parity.diagnosis import Diagnosis
@@ -83,6 +85,32 @@ def test_weights_alone_make_a_report_fail() -> None:
     assert not report(failing=True).passed
 
 
+def test_zeros_on_both_sides_are_no_proof() -> None:
+    found = report(failing=False)
+    zero = compare("<b>odd & name</b>", 0 * values(), 0 * values())
+    dead = replace(zero, blob="dead")
+    case = replace(found.cases[0], comparisons=(*found.cases[0].comparisons, dead))
+    alive = replace(found, cases=(case,))
+    assert alive.passed
+    assert alive.verdict.endswith("good at 9.5e-07; zeros on both sides show nothing: dead")
+    case = replace(case, comparisons=(*case.comparisons[:2], zero))
+    silent = replace(found, cases=(case,))
+    assert not silent.passed
+    assert silent.verdict.endswith("the scores <b>odd & name</b> are zeros on both sides")
+    assert replace(found, cases=(case, *found.cases)).passed  # Another input shows them.
+
+
+def test_names_do_not_break_the_markdown(tmp_path: Path) -> None:
+    found = report(failing=True)
+    odd = tuple(replace(one, blob="a|b\\|\n<i>c") for one in found.cases[0].comparisons)
+    case = replace(found.cases[0], name="p|*x*.png", comparisons=odd)
+    write_markdown(replace(found, cases=(case,)), tmp_path / "report.md")
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert sum(line.startswith(r"| a\|b\\\| \<i>c | 1x3x4x5 |") for line in lines) == 3
+    assert r"## p\|\*x\*.png" in lines
+    assert "- not compared: extra" in lines
+
+
 def test_json_and_markdown_say_the_same(tmp_path: Path) -> None:
     found = report(failing=True, other_shape=True)
     write_json(found, tmp_path / "report.json")
@@ -91,7 +119,7 @@ def test_json_and_markdown_say_the_same(tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text()
     assert (read["format"], read["version"]) == ("deeplab-zoo parity report", 2)
     assert read["passed"] is False
-    assert read["verdict"] in text
+    assert markdown.text(read["verdict"]) in text
     assert read["diagnosis"]["sentence"] in text
     blobs = read["cases"][0]["comparisons"]
     assert [one["blob"] for one in blobs] == ["data", "good", "<b>odd & name</b>"]

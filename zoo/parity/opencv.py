@@ -8,6 +8,7 @@ not resolve an Interp given by factors, so those get their size; and it takes an
 alpha for 1e-4, Caffe for 1, so that is spelled out.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -118,20 +119,32 @@ def engine(original: Original) -> Engine:
     caffemodel = np.fromfile(original.files[-1], np.uint8)
 
     def run(inputs: Arrays) -> Arrays:
+        import cv2
+
         shapes = original.graph.sizes({name: value.shape for name, value in inputs.items()})
-        return forward(original.net, caffemodel, inputs, shapes)
+        try:
+            return forward(original.net, caffemodel, inputs, shapes)
+        except cv2.error as error:
+            problem = " ".join(error.err.split())
+            raise MismatchError(
+                f"{original.files[-1]}: OpenCV cannot run the network ({problem}). "
+                "--engine float64 compares with exact arithmetic of our own."
+            ) from None
 
     return Engine("OpenCV", release, run)
 
 
 def _check_layers(net: Net) -> None:
     odd = []
+    names = Counter(layer.name for layer in net.layers)
     for layer in net.layers:
         if layer.type in SOURCES:
             continue
         reason: Reason = "has no such layer, or was not found to compute it as Caffe"
         if layer.type in ALLOWED:
             reason = ALLOWED[layer.type](layer)
+        if names[layer.name] > 1:
+            reason = "tells layers by their names, and another has this one"
         if reason:
             odd.append(f"{layer.place}: {layer.type}: OpenCV {reason}")
     if odd:

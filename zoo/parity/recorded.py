@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ...proto.errors import FormatError
 from ...proto.hdf5 import opened
+from ...proto.source import head, sniff, wrong_kind
 from .engine import Case, Engine
 
 
@@ -41,19 +42,24 @@ def read(path: Path, inputs: tuple[str, ...]) -> tuple[Engine, Case]:
     return Engine(f"recorded in {path.name}", "", lambda _: rest), Case(path.name, blobs=given)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
-    found: dict[str, NDArray[np.generic]] = {}
+def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Read the arrays of an ``.npz`` file by name; raise `FormatError` for other objects."""
+    if not (start := head(path)).startswith(b"PK"):
+        raise FormatError(wrong_kind(path, sniff(start), "arrays (.npz)"))
     try:
-        with path.open("rb") as file:
-            if zipped := file.read(2) == b"PK":
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as stored:
-                    found = {key: stored[key] for key in stored.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error}).") from None
     except Exception as error:  # Damage can trip NumPy and zlib anywhere.
         raise FormatError(f"{path}: damaged, or no .npz of plain arrays ({error}).") from None
-    if not zipped:
+
+
+def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
+    found: dict[str, NDArray[np.generic]] = {}
+    if head(path).startswith(b"PK"):
+        found = read_npz(path)
+    else:
         import h5py
 
         with opened(path, "recorded activations (.npz or .h5)") as file:

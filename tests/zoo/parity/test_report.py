@@ -1,6 +1,7 @@
 """The report as JSON, Markdown and a page, the last in a real browser."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def report(*, failing: bool, other_shape: bool = False) -> ParityReport:
     return ParityReport(
         "a net",
         "Engine 1.0",
-        {"net.prototxt": "00" * 32},
+        {"net.prototxt": "00" * 32, f"{'long' * 50}.caffemodel": "01" * 32},
         ("caffe-v2", "caffe-v2"),
         FP32,
         Weighed(7, (Difference("conv.weight", 0.5, "values differ"),) if failing else ()),
@@ -153,7 +154,7 @@ def test_the_page_opens_without_errors_and_says_what_the_json_says(
 
 
 def test_the_table_sorts_and_filters(browser: "Chrome", tmp_path: Path) -> None:
-    page.write(report(failing=True), tmp_path / "report.html")
+    page.write(report(failing=True, other_shape=True), tmp_path / "report.html")
     browser.get((tmp_path / "report.html").as_uri())
 
     def shown() -> list[str]:
@@ -167,7 +168,7 @@ def test_the_table_sorts_and_filters(browser: "Chrome", tmp_path: Path) -> None:
     assert distance.get_attribute("aria-sort") == "ascending"
     button.click()
     assert distance.get_attribute("aria-sort") == "descending"
-    assert shown() == ["3", "2", "1"]
+    assert shown() == ["3", "2", "1"]  # What is no number differs most.
     assert heads[0].get_attribute("aria-sort") is None
     browser.find_element("css selector", "[data-only-failed]").click()
     assert shown() == ["3"]
@@ -175,23 +176,36 @@ def test_the_table_sorts_and_filters(browser: "Chrome", tmp_path: Path) -> None:
 
 def test_the_page_fits_a_phone_and_follows_dark_mode(browser: "Chrome", tmp_path: Path) -> None:
     page.write(report(failing=True), tmp_path / "report.html")
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    size = {"height": 844, "deviceScaleFactor": 1, "mobile": True}
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, **size})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
     try:
         browser.get((tmp_path / "report.html").as_uri())
         width = browser.execute_script("return document.documentElement.scrollWidth")
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **size})
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
         paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert width == 390
+    assert (width, wide) == (390, 1280)
     assert paper == "rgb(20, 23, 26)"
 
 
 def test_the_same_report_gives_the_same_page() -> None:
     assert page.render(report(failing=True)) == page.render(report(failing=True))
+
+
+@pytest.mark.parametrize("values", [(0.0,), (math.nan,), (0.0, math.inf)])
+@pytest.mark.parametrize("limit", ["fp32", "exact"])
+def test_distances_that_have_no_place_on_the_plot_are_drawn_without_a_warning(
+    values: tuple[float, ...], limit: str
+) -> None:
+    case = report(failing=False).cases[0]
+    rows = tuple(replace(case.comparisons[0], relative_l2=value) for value in values)
+    drawn = page.plot(replace(case, comparisons=rows), PROFILES[limit].relative_l2, "plot")
+    assert ("no number" in drawn) == (not math.isfinite(values[-1]))
 
 
 def test_the_page_asks_nothing_of_the_network() -> None:

@@ -111,9 +111,11 @@ def parity(
     if solver:
         _replay(Path(solver), folder, device)
         return
+    from ..zoo.page import demand_matplotlib
     from ..zoo.parity import page, report
     from ..zoo.parity.job import parity as run
 
+    demand_matplotlib()
     found = run(
         *files,
         recorded_blobs=recorded,

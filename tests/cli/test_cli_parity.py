@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -90,3 +91,18 @@ def test_what_cannot_be_done_says_why(
     found = run(*arguments)
     assert found.returncode == code, found.stderr
     assert problem in found.stderr
+
+
+def test_what_is_missing_for_the_page_is_told_before_the_work(
+    run: Run, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    found = run(*files, "--size", "33x47")
+    assert found.returncode == 1
+    assert "Matplotlib is not installed" in found.stderr
+    assert "reading the files" not in found.stderr
+
+
+@pytest.mark.usefixtures("files")
+def test_a_seed_below_zero_is_none(run: Run) -> None:
+    assert run("x.safetensors", "--seed", "-1").returncode == 2

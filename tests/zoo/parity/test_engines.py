@@ -79,6 +79,9 @@ def test_tensorflow_itself_gives_the_blobs_of_a_converted_checkpoint(
     assert len(report.cases[0].comparisons) == (160 if len(scales) > 1 else 53)
     assert report.weights is not None
     assert report.weights.tensors == report.weights.equal > 100
+    if len(scales) > 1:
+        with pytest.raises(MismatchError, match=r"model\.ckpt: TensorFlow cannot run it at 1x1"):
+            deeplab_zoo.parity(model, tmp_path / "model.ckpt", sizes=[(1, 1)], exact=False)
 
 
 def test_all_shards_of_a_checkpoint_of_the_old_format_are_one_reference(

@@ -87,7 +87,7 @@ def plot(case: Compared, limit: float, identity: str) -> str:
         axes.set_ylim(min(drawn, default=1e-8) / 3, 3 * max(drawn, default=1.0))
         if limit:
             axes.axhline(limit, color=LIMIT, lw=1, ls="--", label=f"tolerance {limit:g}")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params("x", integer=True)
         axes.set(xlabel="blob, in the network's order", ylabel="relative L2")
         figure.legend(frameon=False, ncols=5, fontsize=10, loc="outside upper left")
 

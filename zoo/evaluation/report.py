@@ -123,7 +123,7 @@ def markdown(found: Evaluation) -> Iterator[str]:
     yield f"Images judged: {len(found.images)}. Precision: {found.precision}. Files:"
     yield ""
     for name, digest in found.files.items():
-        yield f"- `{name}` sha256 `{digest}`"
+        yield f"- {text(name)} sha256 `{digest}`"
     for line in found.skipped:
         yield f"- left out: {text(line)}"
 

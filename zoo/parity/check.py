@@ -21,7 +21,6 @@ from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError, MissingDependencyError, UsageError, ZooError, listing
 from ..models.load import Native
 from . import conventions, diagnosis, opencv, ours, pycaffe, tensorflow
-from .blobs import scores_of
 from .comparison import Tolerance, compare, with_exact
 from .engine import Arrays, Case, Engine
 from .original import Original
@@ -114,7 +113,7 @@ def check(
         None,
         (*notes, *original.graph.notes),
         environment(side, engine),
-        (scores_of(model),) if isinstance(model, Native) else model.outputs,
+        ours.outputs_of(model),
     )
     differ = [one.name for one in report.weights.differences] if report.weights else []
     if not diagnose or not (first or differ):

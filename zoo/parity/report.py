@@ -222,7 +222,7 @@ def _markdown(report: ParityReport) -> Iterator[str]:
     yield f"Reference engine: {report.engine}. Tolerance: {report.tolerance.name}. Files:"
     yield ""
     for name, digest in report.files.items():
-        yield f"- `{name}` sha256 `{digest}`"
+        yield f"- {text(name)} sha256 `{digest}`"
     for note in report.notes:
         yield f"- note: {text(note)}"
     if report.uncompared:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import deeplab_zoo
+from deeplab_zoo.converters import graph_file
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.files import digests
 from deeplab_zoo.proto import prototxt
@@ -84,6 +85,22 @@ def test_the_authors_net_for_testing_is_a_source(
     found = deeplab_zoo.parity(model, text, binary, engine="float64", sizes=[(33, 47)], exact=False)
     assert found.passed, found.verdict
     assert found.cases[0].blobs[0] == "image"
+
+
+def test_a_graph_that_was_converted_with_its_labels_is_compared_without(
+    spell: Make, tmp_path: Path
+) -> None:
+    files = spell(
+        "layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }"
+        "layer { name: 'none' type: 'Silence' bottom: 'size' }",
+        "layer { name: 'd' type: 'ImageSegData' top: 'data' top: 'label' top: 'size' }",
+    )
+    graph_file.write(graph_file.of_caffe(*files), tmp_path / "x.safetensors")
+    found = deeplab_zoo.parity(
+        tmp_path / "x.safetensors", *files, engine="float64", sizes=[(5, 7)], exact=False
+    )
+    assert found.passed, found.verdict
+    assert found.outputs == ("r",)
 
 
 def test_scores_under_another_name_are_no_proof(

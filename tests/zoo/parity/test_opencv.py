@@ -9,11 +9,14 @@ import torch
 from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.kinds import Kind
+from deeplab_zoo.proto import caffemodel, prototxt
 from deeplab_zoo.proto.errors import MismatchError
+from deeplab_zoo.proto.records import Blob
 from deeplab_zoo.zoo.models.load import load
 from deeplab_zoo.zoo.parity import opencv
 from deeplab_zoo.zoo.parity.blobs import activations
 from deeplab_zoo.zoo.parity.comparison import TOLERANCE, compare
+from deeplab_zoo.zoo.parity.job import parity
 from deeplab_zoo.zoo.parity.original import open_original
 
 Make = Callable[..., tuple[Path, Path]]
@@ -76,6 +79,11 @@ def test_the_full_size_multi_scale_net_agrees(
             "type: 'Pooling' pooling_param { kernel_size: 1 stride: 2 }",
             "clips away windows outside the input",
         ),
+        (
+            "type: 'Pooling' pooling_param { kernel_size: 2 round_mode: FLOOR }",
+            "rounds a pool's size up",
+        ),
+        ("type: 'Concat' concat_param { concat_dim: 3 }", "ignores a Concat's concat_dim"),
     ],
 )
 def test_layers_that_opencv_computes_otherwise_are_refused(
@@ -100,6 +108,26 @@ def test_a_checkpoint_is_nothing_for_opencv(spell: Make) -> None:
     original = open_original(spell("layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }"))
     with pytest.raises(MismatchError, match="reads a prototxt and a binary caffemodel only"):
         opencv.engine(replace(original, kind=Kind.CHECKPOINT))
+
+
+def test_tops_of_any_name_and_a_pooling_that_says_its_rounding_are_read(spell: Make) -> None:
+    filler = "weight_filler { type: 'xavier' }"
+    text, binary = spell(
+        "layer { name: 'conv' type: 'Convolution' bottom: 'data' top: 'x' "
+        f"convolution_param {{ num_output: 2 kernel_size: 3 {filler} }} }} "
+        "layer { name: 'pool' type: 'Pooling' bottom: 'x' top: 'y' "
+        "pooling_param { kernel_size: 3 stride: 2 round_mode: CEIL } }"
+    )
+    net = prototxt.read(text)
+    weight = np.random.default_rng(0).normal(0, 1, (2, 3, 3, 3)).astype(np.float32)
+    blobs = Blob(weight.shape, weight), Blob((2,), np.ones(2, np.float32))
+    filled = (replace(one, blobs=blobs if one.name == "conv" else ()) for one in net.layers)
+    with binary.open("wb") as file:
+        caffemodel.write(replace(net, layers=tuple(filled)), file)
+    report = parity(text, binary, exact=False)
+    assert report.passed, report.verdict
+    assert report.engine.startswith("OpenCV")
+    assert report.cases[0].blobs == ["data", "x", "y"]
 
 
 def test_layers_of_one_name_are_refused_and_opencvs_own_errors_told(spell: Make) -> None:

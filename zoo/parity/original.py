@@ -26,7 +26,7 @@ from ...converters.weights import Weights
 from ...proto import prototxt as prototxt_format
 from ...proto.caffe_pb2 import LayerParameter
 from ...proto.checkpoint import open_checkpoint
-from ...proto.errors import UsageError
+from ...proto.errors import MismatchError, UsageError
 from ...proto.records import Layer, Net
 
 WRITERS = {"HDF5Output", "MatWrite", "Silence"}  # They end a net for testing, and give nothing.
@@ -117,6 +117,12 @@ def open_original(
 
 def of_weights(weights: Weights) -> Original:
     """Let native weights stand for their own source."""
+    family = families.of_config(weights.config)
+    if family.caffe is None:
+        raise MismatchError(
+            f"{family.title}: Caffe never had it, and parity compares the blobs of Caffe's nets. "
+            "`deeplab-zoo compare` holds its weights against their source."
+        )
     net = of_state(weights)
     return Original(None, (), net, build(net, net), weights.numerics, {}, None)
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 import deeplab_zoo
-from deeplab_zoo.converters import graph_file
+from deeplab_zoo.converters import architectures, graph_file, weights
+from deeplab_zoo.converters.architectures import config_of
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.files import digests
+from deeplab_zoo.converters.numerics import profile
 from deeplab_zoo.proto import prototxt
-from deeplab_zoo.proto.errors import UsageError
+from deeplab_zoo.proto.errors import MismatchError, UsageError
 
 Make = Callable[..., tuple[Path, Path]]
 
@@ -100,6 +102,15 @@ def test_a_graph_that_was_converted_with_its_labels_is_compared_without(
     )
     assert found.passed, found.verdict
     assert found.outputs == ("r",)
+
+
+def test_a_net_that_caffe_never_had_is_refused(tmp_path: Path) -> None:
+    config = config_of("deeplabv3plus-mobilenet")
+    drawn = architectures.drawn(replace(config, classes=3), 0, profile("jfzhang95"))
+    for name in ("x.safetensors", "x.pth"):
+        weights.write(drawn, tmp_path / name)
+    with pytest.raises(MismatchError, match="v3.: Caffe never had it, and parity compares"):
+        deeplab_zoo.parity(tmp_path / "x.safetensors", tmp_path / "x.pth")
 
 
 def test_scores_under_another_name_are_no_proof(

@@ -133,9 +133,9 @@ def parity(
         progress=progress,
     )
     progress("writing the report")
-    report.write_json(found, folder / "report.json")
+    page.write(found, folder / "report.html")  # The largest first, should the disk be full.
     report.write_markdown(found, folder / "report.md")
-    page.write(found, folder / "report.html")
+    report.write_json(found, folder / "report.json")
     if json_:
         click.echo(as_json(report.fields(found)))
     else:

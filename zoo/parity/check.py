@@ -192,13 +192,6 @@ def float64(original: Original) -> Engine:
     return Engine("our own PyTorch float64", torch.__version__, run)
 
 
-def _nothing_common(engine: Engine, mine: Arrays, theirs: Arrays) -> MismatchError:
-    return MismatchError(
-        f"{engine.label}: none of its blobs is one of ours: it has {', '.join(list(theirs)[:8])}; "
-        f"expected names such as {', '.join(list(mine)[:8])}."
-    )
-
-
 def _run(
     case: Case,
     original: Original,
@@ -224,7 +217,10 @@ def _compared(sides: Sides, original: Original, engine: Engine, *, exact: bool) 
     inputs = set(given) - written
     order = [blob for blob in original.graph.blobs if blob in theirs and blob in mine]
     if set(order) <= inputs:
-        raise _nothing_common(engine, mine, theirs)
+        raise MismatchError(
+            f"{engine.label}: none of its blobs is one of ours: it has "
+            f"{', '.join(list(theirs)[:8])}; expected names such as {', '.join(list(mine)[:8])}."
+        )
     if case.picture is None:  # Then both sides have the same ones.
         order = [blob for blob in order if blob not in inputs]
     maps = [
@@ -252,7 +248,8 @@ def _compared(sides: Sides, original: Original, engine: Engine, *, exact: bool) 
     if scores is not None and mine[scores].ndim == 4 and min(mine[scores].shape[2:]) > 1:
         pictures = Pictures(case.picture, mine[scores][0].argmax(0), theirs[scores][0].argmax(0))
     shape = tuple(next(iter(given.values())).shape)
-    return Compared(case.name, shape, tuple(comparisons.values()), scores, pictures)
+    blank = not any(np.any(value) for value in given.values())
+    return Compared(case.name, shape, tuple(comparisons.values()), scores, pictures, blank)
 
 
 def _weighed(model: Native | Graph, original: Original) -> Weighed | None:

@@ -50,6 +50,7 @@ class Compared:
     """One input: its size, and every blob, in the network's order.
 
     ``scores`` is the blob whose largest channel is the prediction; None where it was not seen.
+    ``blank`` tells an input of zeros alone.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Compared:
     comparisons: tuple[Comparison, ...]
     scores: str | None
     pictures: Pictures | None = field(default=None, repr=False, compare=False)
+    blank: bool = False
 
     @property
     def blobs(self) -> list[str]:
@@ -128,12 +130,13 @@ class ParityReport:
 
     @property
     def unproven(self) -> tuple[str, ...]:
-        """What a proof lacks: outputs that were not compared, scores that are zeros alone."""
+        """What a proof lacks: outputs that were not compared, inputs or scores beside zeros."""
         lacking = [one for one in self.outputs if any(one not in each.blobs for each in self.cases)]
         scores = dict.fromkeys(one.scores for one in self.cases if one.scores in self.silent)
         return (
             *(f"the output {one} was not compared" for one in lacking),
             *(f"the scores {one} are zeros on both sides" for one in scores),
+            *(["every input is zeros"] if all(case.blank for case in self.cases) else []),
         )
 
     @property

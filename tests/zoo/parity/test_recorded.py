@@ -43,6 +43,14 @@ def test_there_is_no_proof_without_the_scores(tmp_path: Path, native: Path) -> N
     assert report.cases[0].blobs == ["fc1_voc12"]
 
 
+def test_an_input_of_zeros_is_no_proof(tmp_path: Path, native: Path) -> None:
+    blobs = ours.engine(deeplab_zoo.load(native)).run({"data": np.zeros((1, 3, 17, 19), "f4")})
+    np.savez(tmp_path / "x.npz", **blobs)
+    report = deeplab_zoo.parity(native, recorded_blobs=tmp_path / "x.npz", exact=False)
+    assert not report.passed
+    assert "every input is zeros" in report.unproven
+
+
 def test_a_recorded_input_of_another_shape_is_told(tmp_path: Path, native: Path) -> None:
     np.savez(tmp_path / "x.npz", data=np.ones((1, 33, 47, 3), np.float32), conv1=np.ones(3))
     with pytest.raises(MismatchError, match=r"input 'data': shape \[1, 33, 47, 3\], expected one"):

@@ -23,8 +23,8 @@ class Tolerance:
     relative_l2
         The largest distance of a blob, as a share of the reference's norm.
     agreement
-        The smallest share of pixels of the scores that get the same class; one pixel may
-        always differ.
+        The smallest share of pixels of the scores that get the same class; one pixel of
+        several may always differ.
 
     """
 
@@ -107,7 +107,8 @@ class Comparison:
         if self.agreement is None:
             return True
         pixels = int(np.prod(self.shape)) // self.shape[1]
-        return (1 - self.agreement) * pixels <= max(1.001, (1 - limit.agreement) * pixels)
+        stray = 1.001 if pixels > 1 else 0.0  # One, whatever the share is rounded to.
+        return (1 - self.agreement) * pixels <= max(stray, (1 - limit.agreement) * pixels)
 
 
 def compare(

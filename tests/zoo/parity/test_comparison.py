@@ -64,6 +64,7 @@ def test_one_pixel_of_another_class_is_let_pass_and_two_are_not() -> None:
     assert compare("x", ours, reference).agrees(FP32)
     ours[1, :, 2, 2] = ours[1, ::-1, 2, 2]
     assert not compare("x", ours, reference).agrees(FP32)
+    assert not compare("x", ours[1:, :, 2:3, 2:3], reference[1:, :, 2:3, 2:3]).agrees(FP32)
 
 
 def test_each_side_has_its_own_distance_from_the_exact_answer() -> None:

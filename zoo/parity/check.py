@@ -207,14 +207,16 @@ def _run(
     theirs = engine.run(given)
     prepared = case.inputs(image, numerics)
     progress(f"{case.name}: {side.label}")
-    return Sides(case, given, {**prepared, **side.run(prepared)}, {**given, **theirs})
+    mine = side.run(prepared)
+    # Of the other inputs an engine may not show what became of them.
+    held = [{name: inputs[name] for name in original.kept} for inputs in (prepared, given)]
+    return Sides(case, given, {**held[0], **mine}, {**held[1], **theirs})
 
 
 def _compared(sides: Sides, original: Original, engine: Engine, *, exact: bool) -> Compared:
     """Compare every blob that both sides have, and keep the pictures of the prediction."""
     case, given, mine, theirs = sides
-    written = {top for step in original.graph.steps for top in step.layer.tops}
-    inputs = set(given) - written
+    inputs = original.kept
     order = [blob for blob in original.graph.blobs if blob in theirs and blob in mine]
     if set(order) <= inputs:
         raise MismatchError(

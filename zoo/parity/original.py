@@ -67,6 +67,12 @@ class Original:
     checkpoint: Path | None = None
 
     @property
+    def kept(self) -> set[str]:
+        """The inputs that no layer overwrites."""
+        written = {top for step in self.graph.steps for top in step.layer.tops}
+        return set(self.graph.inputs) - written
+
+    @property
     def image(self) -> str:
         """The one input, for which a picture is prepared; raise `UsageError` for more."""
         inputs = list(self.graph.inputs)

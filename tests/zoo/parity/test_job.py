@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import deeplab_zoo
@@ -168,7 +169,9 @@ def test_options_that_a_recorded_reference_has_no_use_for_are_refused(
         deeplab_zoo.parity("x.safetensors", "x.onnx", recorded_blobs="x.npz")
 
 
-def test_an_input_that_a_layer_overwrites_is_exact_from_what_was_given(spell: Make) -> None:
+def test_an_input_that_a_layer_overwrites_is_exact_from_what_was_given(
+    spell: Make, tmp_path: Path
+) -> None:
     files = spell(
         "layer { name: 'p' type: 'Power' bottom: 'data' top: 'data' power_param { scale: 3 } }"
         "layer { name: 'q' type: 'Power' bottom: 'data' top: 'q' power_param { scale: 3 } }"
@@ -177,3 +180,8 @@ def test_an_input_that_a_layer_overwrites_is_exact_from_what_was_given(spell: Ma
     assert found.passed
     assert found.cases[0].blobs == ["data", "q"]
     assert all((one.ours_exact or 0) < 1e-6 for one in found.cases[0].comparisons)
+    data = np.random.default_rng(0).normal(0, 1, (1, 3, 9, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", data=data, q=9 * data)
+    found = deeplab_zoo.parity(*files, recorded_blobs=tmp_path / "x.npz")
+    assert found.passed, found.verdict
+    assert found.cases[0].blobs == ["q"]

@@ -6,17 +6,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from .show import as_json
-
-
-def _size(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[tuple[int, int]]:
-    sizes = []
-    for value in values:
-        height, _x, width = value.partition("x")
-        if not (height.isdigit() and width.isdigit()):
-            raise click.BadParameter(f"{value!r}, expected HEIGHTxWIDTH such as 321x449.")
-        sizes.append((int(height), int(width)))
-    return sizes
+from .show import as_json, sides
 
 
 @click.command()
@@ -45,7 +35,6 @@ def _size(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> lis
     "--size",
     "sizes",
     multiple=True,
-    callback=_size,
     metavar="HxW",
     help="Compare at a photo of this size; repeat for more.",
 )
@@ -68,7 +57,9 @@ def _size(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> lis
 )
 @click.option("--diagnose", is_flag=True, help="Find the convention that explains a difference.")
 @click.option("--numerics", metavar="PROFILE", help="Of files that do not record theirs.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn inputs.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the drawn inputs."
+)
 @click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def parity(
@@ -77,7 +68,7 @@ def parity(
     output: str,
     engine: str,
     recorded: str | None,
-    sizes: list[tuple[int, int]],
+    sizes: tuple[str, ...],
     images: tuple[str, ...],
     device: str,
     precision: str,
@@ -109,6 +100,7 @@ def parity(
         raise click.UsageError("expected MODEL SOURCE... or --solver FOLDER.")
     if solver:
         _demand_only(ctx, "solver", "output", "device")
+    wanted = [sides(size) for size in sizes]
     folder = folder_for(Path(output))
     started = time.monotonic()
 
@@ -119,14 +111,16 @@ def parity(
     if solver:
         _replay(Path(solver), folder, device)
         return
+    from ..zoo.page import demand_matplotlib
     from ..zoo.parity import page, report
     from ..zoo.parity.job import parity as run
 
+    demand_matplotlib()
     found = run(
         *files,
         recorded_blobs=recorded,
         engine=engine,
-        sizes=sizes,
+        sizes=wanted,
         images=images,
         device=device,
         precision=precision,
@@ -139,9 +133,9 @@ def parity(
         progress=progress,
     )
     progress("writing the report")
-    report.write_json(found, folder / "report.json")
+    page.write(found, folder / "report.html")  # The largest first, should the disk be full.
     report.write_markdown(found, folder / "report.md")
-    page.write(found, folder / "report.html")
+    report.write_json(found, folder / "report.json")
     if json_:
         click.echo(as_json(report.fields(found)))
     else:
@@ -152,7 +146,7 @@ def parity(
             click.echo(found.diagnosis.sentence)
         click.echo(f"Report: {folder / 'report.html'}")
     if not found.passed:
-        raise ParityError("the model is not the function that the reference computes.")
+        raise ParityError("the model is not shown to be the function that the reference computes.")
 
 
 def _demand_only(ctx: click.Context, *names: str) -> None:

@@ -5,7 +5,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -105,6 +106,13 @@ def sha256(path: Path) -> str:
         while block := file.read(CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digests(files: Sequence[Path]) -> dict[str, str]:
+    """Return the sha256 of each file by its name, of files with equal names by their paths."""
+    paths = list(dict.fromkeys(files))
+    names = Counter(path.name for path in paths)
+    return {path.name if names[path.name] == 1 else str(path): sha256(path) for path in paths}
 
 
 def _cause(error: OSError) -> str:

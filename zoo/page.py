@@ -39,6 +39,17 @@ def render(template: Path, environment: Mapping[str, str], **shown: Any) -> str:
     return loaded.get_template(template.name).render(environment=environment, **shown)
 
 
+def demand_matplotlib() -> None:
+    """Raise `MissingDependencyError` where plots cannot be drawn; to be told before long work."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError(
+            "Matplotlib is not installed, which the page's plots need. Install it: "
+            "pip install 'deeplab-zoo[parity]'."
+        ) from None
+
+
 def plot(
     draw: "Callable[[Figure, Axes], None]", identity: str, title: str, colours: Mapping[str, str]
 ) -> str:
@@ -47,14 +58,10 @@ def plot(
     ``identity`` keeps its names apart from other plots'. ``colours`` are those that are drawn
     in, with the page's names for them.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError(
-            "Matplotlib is not installed, which the page's plots need. Install it: "
-            "pip install 'deeplab-zoo[parity]'."
-        ) from None
+    demand_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     settings: Any = {
         "svg.fonttype": "none", "svg.hashsalt": identity, "font.size": 11,
         "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_weights_of_another_file_fail_with_exit_code_9(
     assert report["passed"] is False
     assert report["numerics"] == ["tf-slim", "caffe-v2"]
     assert report["diagnosis"]["convention"] == "mean"
-    assert "is not the function" in found.stderr
+    assert "is not shown to be the function" in found.stderr
 
 
 def test_a_prototxt_and_caffemodel_alone_check_the_graph(
@@ -74,12 +75,12 @@ def test_a_prototxt_and_caffemodel_alone_check_the_graph(
     [
         (["x.safetensors"], 2, "Give its source"),
         (["x.safetensors", "net.prototxt"], 2, "expected [PROTOTXT] CAFFEMODEL, or one file"),
-        (["x.safetensors", "net.prototxt", "net.caffemodel", "--size", "9"], 2, "HEIGHTxWIDTH"),
+        (["x.safetensors", "net.prototxt", "net.caffemodel", "--size", "9"], 2, "such as 321,481"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "--size", "0x9"], 2, "above 0"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "--engine", "x"], 2, "engine 'x'"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "--tolerance", "x"], 2, "tolerance"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "--image", "net.prototxt"], 3,
-         "is no picture"),
+         "is not a picture"),
         (["x.safetensors", "net.prototxt", "net.caffemodel", "-o", "net.prototxt"], 6,
          "no folder to write into"),
     ],
@@ -90,3 +91,18 @@ def test_what_cannot_be_done_says_why(
     found = run(*arguments)
     assert found.returncode == code, found.stderr
     assert problem in found.stderr
+
+
+def test_what_is_missing_for_the_page_is_told_before_the_work(
+    run: Run, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    found = run(*files, "--size", "33x47")
+    assert found.returncode == 1
+    assert "Matplotlib is not installed" in found.stderr
+    assert "reading the files" not in found.stderr
+
+
+@pytest.mark.usefixtures("files")
+def test_a_seed_below_zero_is_none(run: Run) -> None:
+    assert run("x.safetensors", "--seed", "-1").returncode == 2

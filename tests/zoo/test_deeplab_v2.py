@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
 from deeplab_zoo.converters.numerics import CAFFE_V2
+from deeplab_zoo.proto.errors import MismatchError
 from deeplab_zoo.zoo.models.deeplab_v2 import DeepLabV2
 from deeplab_zoo.zoo.models.inference import padded_size, prepare
 from deeplab_zoo.zoo.models.load import load
@@ -183,6 +185,12 @@ def test_what_is_no_photo_is_refused(tiny: DeepLabV2, image: np.ndarray) -> None
 
     with pytest.raises(ZooError, match=r"expected uint8 .height, width, 3., RGB"):
         tiny.predict(image)
+
+
+def test_more_classes_than_a_mask_can_tell_are_refused(tiny: DeepLabV2) -> None:
+    many = DeepLabV2(replace(tiny.config, classes=257), tiny.numerics)
+    with pytest.raises(MismatchError, match="model: 257 classes, a mask holds 256 at most"):
+        many.predict(np.zeros((5, 6, 3), np.uint8))
 
 
 def test_prediction_leaves_training_mode_as_it_was(tiny: DeepLabV2) -> None:

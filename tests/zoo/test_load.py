@@ -179,6 +179,9 @@ def test_weights_written_elsewhere_need_their_numerics_named(tmp_path: Path) -> 
     assert deeplab_zoo.load(tmp_path / "x.pth", numerics="caffe-v2").config == config
     with pytest.raises(UsageError, match="numerics profile 'tf' is unknown"):
         deeplab_zoo.load(tmp_path / "x.pth", numerics="tf")
+    for device in ("cuda:77", "gpu", ""):
+        with pytest.raises(UsageError, match=f"device '{device}' cannot be used"):
+            deeplab_zoo.load(tmp_path / "x.pth", device=device)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..markdown import row, text
 from ..strict_json import finite
 from .evaluate import Evaluation
 
@@ -96,7 +97,7 @@ def confusions(found: Evaluation) -> list[tuple[str, str, int, float]]:
 
 def markdown(found: Evaluation) -> Iterator[str]:
     """Yield the lines of one evaluation."""
-    yield f"# Evaluation: {found.subject} on {found.dataset} {found.split}"
+    yield f"# Evaluation: {text(f'{found.subject} on {found.dataset} {found.split}')}"
     yield ""
     yield f"**{found.headline}**"
     yield ""
@@ -110,33 +111,32 @@ def markdown(found: Evaluation) -> Iterator[str]:
     yield "|---|---:|"
     for name, label in LABELS.items():
         if not math.isnan(value := getattr(found.scores, name)):
-            yield f"| {label} | {percent(value)} |"
+            yield row(label, percent(value))
     yield ""
     yield "| class | IoU | accuracy | true pixels |"
     yield "|---|---:|---:|---:|"
-    for name, iou, accuracy, row in zip(
+    for name, iou, accuracy, counts in zip(
         found.classes, found.scores.iou, found.scores.accuracy, found.confusion, strict=True
     ):
-        yield f"| {name} | {percent(iou)} | {percent(accuracy)} | {sum(row)} |"
+        yield row(name, percent(iou), percent(accuracy), sum(counts))
     yield ""
     yield f"Images judged: {len(found.images)}. Precision: {found.precision}. Files:"
     yield ""
     for name, digest in found.files.items():
-        yield f"- `{name}` sha256 `{digest}`"
+        yield f"- {text(name)} sha256 `{digest}`"
     for line in found.skipped:
-        yield f"- left out: {line}"
+        yield f"- left out: {text(line)}"
 
 
 def curve_markdown(points: Sequence[Evaluation]) -> Iterator[str]:
     """Yield the lines of a curve."""
     top = best(points)
-    yield f"# Evaluation of {len(points)} checkpoints on {top.dataset} {top.split}"
+    yield f"# Evaluation of {len(points)} checkpoints on {text(f'{top.dataset} {top.split}')}"
     yield ""
-    yield f"Best: **{top.subject}**, mIoU {percent(top.scores.mean_iou)}"
+    yield f"Best: **{text(top.subject)}**, mIoU {percent(top.scores.mean_iou)}"
     yield f"({top.protocol_text}; {top.numerics})."
     yield ""
     yield f"| checkpoint | {' | '.join(LABELS.values())} |"
     yield f"|---|{'---:|' * len(LABELS)}"
     for one in points:
-        values = (percent(getattr(one.scores, name)) for name in LABELS)
-        yield f"| {one.subject} | {' | '.join(values)} |"
+        yield row(one.subject, *(percent(getattr(one.scores, name)) for name in LABELS))

@@ -18,6 +18,7 @@ from .resampling import resize
 if TYPE_CHECKING:
     from .optimize import Precision
 
+IDS = 256  # That a byte holds.
 GRID = 32  # Sizes 32 k + 1 keep the grids of all three scales aligned.
 
 
@@ -127,7 +128,15 @@ def predict(model: Network, image: NDArray[np.uint8], numerics: Numerics) -> NDA
     """Segment one photo, RGB (height, width, 3), see `prepare` and `whole`: class ids.
 
     The largest score wins; that of a single class is judged by its sign.
+
+    Raises
+    ------
+    MismatchError
+        The image is none, see `prepare`, or there are more classes than a mask's bytes hold.
+
     """
+    if model.config.classes > IDS:
+        raise MismatchError(f"model: {model.config.classes} classes, a mask holds {IDS} at most.")
     with scoring(model) as device:
         scores = whole(model, prepare(image, numerics).to(device), numerics)[0]
         ids = scores[0] > 0 if len(scores) == 1 else scores.argmax(0)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...proto.errors import FormatError, MismatchError, UsageError
+from ...proto.errors import MismatchError, UsageError
+from ..data.images import read_photo
 from .engine import Case
 from .original import Original
 
@@ -51,13 +52,7 @@ def sized_case(original: Original, kind: str, size: tuple[int, int], seed: int =
 
 def image_case(path: Path) -> Case:
     """Read a picture file as an input of its own size."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            picture = np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise FormatError(f"{path}: is no picture that can be read ({error}).") from None
+    picture = read_photo(path)
     return Case(f"{path.name}, {picture.shape[0]}x{picture.shape[1]}", picture)
 
 
@@ -87,9 +82,8 @@ def _misfit(original: Original, case: Case) -> str:
     """Say why the source's own network cannot take an input; empty where it can."""
     if original.numerics.padding == "same" or case.picture is None:
         return ""
-    image = next(iter(original.graph.inputs))
     try:
-        original.graph.sizes({image: (1, 3, *case.picture.shape[:2])})
+        original.graph.sizes({original.image: (1, 3, *case.picture.shape[:2])})
     except MismatchError as error:
         return str(error)
     return ""
@@ -97,6 +91,8 @@ def _misfit(original: Original, case: Case) -> str:
 
 def _as_stated(original: Original, seed: int) -> list[Case]:
     inputs = original.graph.inputs
+    if not inputs:
+        raise UsageError("the network reads no input, expected one at least to compare at.")
     unknown = [name for name, shape in inputs.items() if shape is None]
     if unknown:
         raise UsageError(f"input {unknown[0]!r}: its file states no shape. Give --size.")

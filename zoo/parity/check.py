@@ -14,6 +14,7 @@ from ...converters import families
 from ...converters.archive import tool
 from ...converters.compare import Difference, difference
 from ...converters.deeplab_v2 import DeepLabV2Config
+from ...converters.files import digests
 from ...converters.graph.engine import Graph
 from ...converters.kinds import Kind
 from ...converters.numerics import Numerics
@@ -29,9 +30,10 @@ Progress = Callable[[str], None]
 
 
 class Sides(NamedTuple):
-    """Both sides' blobs at one input."""
+    """Both sides' blobs at one input, and what the reference was given."""
 
     case: Case
+    given: Arrays
     ours: Arrays
     reference: Arrays
 
@@ -49,7 +51,7 @@ def check(
     exact: bool = True,
     diagnose: bool = False,
     notes: Sequence[str] = (),
-    files: dict[str, str] | None = None,
+    files: Sequence[Path] = (),
     progress: Progress = lambda _: None,
 ) -> ParityReport:
     """Run a model and a reference engine at every case and compare every blob.
@@ -73,7 +75,7 @@ def check(
     diagnose
         Where a blob differs, look for the convention that explains it.
     notes, files
-        For the report: what the reader should know, and digests of the model's files.
+        For the report: what the reader should know, and the files beside the source's.
     progress
         Is told what is being done.
 
@@ -92,32 +94,33 @@ def check(
     first: tuple[Sides, str] | None = None  # Where the first blob differs, and which.
     for case in cases:
         sides = _run(case, original, engine, side, numerics, progress)
-        seen |= set(sides.reference) - set(sides.ours)
         if exact:
             progress(f"{case.name}: float64")
         found.append(_compared(sides, original, engine, exact=exact))
+        seen |= set(sides.reference) - set(sides.given) - {*found[-1].blobs}
         if first is None and (failures := found[-1].failures(limit)):
             first = sides, failures[0].blob
         del sides  # The next case needs the memory.
     report = ParityReport(
         _subject(model),
         engine.label,
-        {**(files or {}), **original.digests},
+        digests([*files, *original.files]),
         (numerics.name, original.numerics.name),
         limit,
         _weighed(model, original),
         tuple(found),
         tuple(sorted(seen)),
         None,
-        tuple(notes),
+        (*notes, *original.graph.notes),
         environment(side, engine),
+        ours.outputs_of(model),
     )
-    if not diagnose or report.passed:
+    differ = [one.name for one in report.weights.differences] if report.weights else []
+    if not diagnose or not (first or differ):
         return report
     progress("diagnosis")
     if first is None:
-        weights = report.weights.differences if report.weights else ()
-        return replace(report, diagnosis=diagnosis.of_weights([one.name for one in weights]))
+        return replace(report, diagnosis=diagnosis.of_weights(differ))
     sides, blob = first
     cause = diagnosis.diagnose(original, sides.ours, sides.reference, blob, sides.case.picture)
     return replace(report, diagnosis=cause)
@@ -186,14 +189,7 @@ def float64(original: Original) -> Engine:
         conventions.exact(original.graph, original.numerics, given, keep)
         return blobs
 
-    return Engine("PyTorch float64", torch.__version__, run)
-
-
-def _nothing_common(engine: Engine, mine: Arrays, theirs: Arrays) -> MismatchError:
-    return MismatchError(
-        f"{engine.label}: none of its blobs is one of ours: it has {', '.join(list(theirs)[:8])}; "
-        f"expected names such as {', '.join(list(mine)[:8])}."
-    )
+    return Engine("our own PyTorch float64", torch.__version__, run)
 
 
 def _run(
@@ -205,22 +201,30 @@ def _run(
     progress: Progress,
 ) -> Sides:
     """Run both sides; each prepares a picture as its own profile says."""
-    image = next(iter(original.graph.inputs))
+    image = original.image if case.picture is not None else ""
     given = case.inputs(image, original.numerics)
     progress(f"{case.name}: {engine.label}")
-    theirs = {**given, **engine.run(given)}
+    theirs = engine.run(given)
     prepared = case.inputs(image, numerics)
     progress(f"{case.name}: {side.label}")
-    return Sides(case, {**prepared, **side.run(prepared)}, theirs)
+    mine = side.run(prepared)
+    # Of the other inputs an engine may not show what became of them.
+    held = [{name: inputs[name] for name in original.kept} for inputs in (prepared, given)]
+    return Sides(case, given, {**held[0], **mine}, {**held[1], **theirs})
 
 
 def _compared(sides: Sides, original: Original, engine: Engine, *, exact: bool) -> Compared:
     """Compare every blob that both sides have, and keep the pictures of the prediction."""
-    case, mine, theirs = sides
-    inputs = original.graph.inputs
+    case, given, mine, theirs = sides
+    inputs = original.kept
     order = [blob for blob in original.graph.blobs if blob in theirs and blob in mine]
-    if set(order) <= set(inputs):
-        raise _nothing_common(engine, mine, theirs)
+    if set(order) <= inputs:
+        raise MismatchError(
+            f"{engine.label}: none of its blobs is one of ours: it has "
+            f"{', '.join(list(theirs)[:8])}; expected names such as {', '.join(list(mine)[:8])}."
+        )
+    if case.picture is None:  # Then both sides have the same ones.
+        order = [blob for blob in order if blob not in inputs]
     maps = [
         blob
         for blob in order
@@ -232,7 +236,6 @@ def _compared(sides: Sides, original: Original, engine: Engine, *, exact: bool) 
         blob: compare(blob, mine[blob], theirs[blob], classes=theirs[blob].shape[1:2] == (classes,))
         for blob in order
     }
-    given = {name: torch.from_numpy(np.asarray(theirs[name])) for name in inputs}
 
     def visit(name: str, value: torch.Tensor) -> None:
         if name in comparisons:
@@ -241,12 +244,14 @@ def _compared(sides: Sides, original: Original, engine: Engine, *, exact: bool) 
             )
 
     if exact:
-        conventions.exact(original.graph, original.numerics, given, visit)
+        tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in given.items()}
+        conventions.exact(original.graph, original.numerics, tensors, visit)
     pictures = None
-    if scores is not None and min(mine[scores].shape[2:]) > 1:
+    if scores is not None and mine[scores].ndim == 4 and min(mine[scores].shape[2:]) > 1:
         pictures = Pictures(case.picture, mine[scores][0].argmax(0), theirs[scores][0].argmax(0))
     shape = tuple(next(iter(given.values())).shape)
-    return Compared(case.name, shape, tuple(comparisons.values()), scores, pictures)
+    blank = not any(np.any(value) for value in given.values())
+    return Compared(case.name, shape, tuple(comparisons.values()), scores, pictures, blank)
 
 
 def _weighed(model: Native | Graph, original: Original) -> Weighed | None:
@@ -267,6 +272,8 @@ def _weighed(model: Native | Graph, original: Original) -> Weighed | None:
     else:
         expected = dict(original.state)
     names = dict.fromkeys([*state, *expected])
+    if not names:
+        return None
     differences = [difference(name, state.get(name), expected.get(name)) for name in names]
     return Weighed(len(names), tuple(one for one in differences if isinstance(one, Difference)))
 

@@ -23,8 +23,8 @@ class Tolerance:
     relative_l2
         The largest distance of a blob, as a share of the reference's norm.
     agreement
-        The smallest share of pixels of the scores that get the same class; one pixel may
-        always differ.
+        The smallest share of pixels of the scores that get the same class; one pixel of
+        several may always differ.
 
     """
 
@@ -74,6 +74,8 @@ class Comparison:
         Relative L2 of each from exact arithmetic (float64), where that was computed.
     non_finite
         Values that are NaN or infinite: ours, the reference's.
+    zero
+        Whether both are zero everywhere, which shows nothing.
 
     """
 
@@ -87,6 +89,7 @@ class Comparison:
     worst: tuple[int, ...]
     agreement: float | None
     non_finite: tuple[int, int] = (0, 0)
+    zero: bool = False
     ours_exact: float | None = None
     reference_exact: float | None = None
 
@@ -104,7 +107,8 @@ class Comparison:
         if self.agreement is None:
             return True
         pixels = int(np.prod(self.shape)) // self.shape[1]
-        return (1 - self.agreement) * pixels <= max(1.001, (1 - limit.agreement) * pixels)
+        stray = 1.001 if pixels > 1 else 0.0  # One, whatever the share is rounded to.
+        return (1 - self.agreement) * pixels <= max(stray, (1 - limit.agreement) * pixels)
 
 
 def compare(
@@ -138,6 +142,7 @@ def compare(
         tuple(int(index) for index in worst),
         same,
         found.non_finite,
+        found.ours == found.reference == 0,
     )
 
 

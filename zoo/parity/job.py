@@ -78,21 +78,23 @@ def parity(
 
     """
     paths = [Path(file) for file in files]
+    onnx = paths.pop() if len(paths) > 1 and paths[-1].suffix.lower() == ".onnx" else None
+    stored = Path(recorded_blobs) if recorded_blobs is not None else None
     limit = tolerance_called(tolerance or precision)
+    if (given := stored or onnx) and engine != "auto":
+        raise UsageError(f"engine {engine}: the reference is {given}. Leave the engine out.")
+    if stored and onnx:
+        raise UsageError(f"{onnx} and {stored}: two references, expected one.")
+    if stored and (sizes or images):
+        raise UsageError(f"{stored}: holds the input too. Leave out --size and --image.")
     progress("reading the files")
-    model, sources, own = _opened(paths, numerics)
-    if not sources and recorded_blobs is None:
-        raise UsageError(
-            f"{paths[0]}: nothing to compare it with. Give its source ([PROTOTXT] CAFFEMODEL, a "
-            "checkpoint, ...) or recorded activations."
-        )
-    original = _original(model, sources, own, numerics)
+    model, original = _opened(paths, numerics, alone=given is not None)
     notes: list[str] = []
-    if recorded_blobs is not None:
-        reference, case = recorded.read(Path(recorded_blobs), tuple(original.graph.inputs))
+    if stored:
+        reference, case = recorded.read(stored, tuple(original.graph.inputs))
         cases = [case]
     else:
-        reference, only, notes = _reference(model, original, sources[-1], engine)
+        reference, only, notes = _reference(model, original, onnx, engine)
         cases, left_out = _cases(model, original, sizes, images, only, seed)
         notes += left_out
     return check(
@@ -107,41 +109,48 @@ def parity(
         exact=exact,
         diagnose=diagnose,
         notes=notes,
-        files={path.name: sha256(path) for path in own},
+        files=[paths[0], *([given] if given else [])],
         progress=progress,
     )
 
 
 def _opened(
-    paths: list[Path], numerics: str | None
-) -> tuple[Native | Graph, list[Path], list[Path]]:
-    """Return the model, the files of its source, and its own."""
+    paths: list[Path], numerics: str | None, *, alone: bool
+) -> tuple[Native | Graph, Original]:
+    """Return the model and its source, for which it may stand itself if it comes ``alone``."""
     if not paths:
         raise UsageError("no files, expected a model and its source.")
     if kind_of(paths[0]) in (Kind.PROTOTXT, Kind.CAFFEMODEL):
-        return open_original(paths).graph, paths, []
-    return load(paths[0], numerics=numerics), paths[1:], paths[:1]
-
-
-def _original(
-    model: Native | Graph, sources: list[Path], own: list[Path], numerics: str | None
-) -> Original:
-    if sources and sources[-1].suffix != ".onnx":
-        return open_original(sources, scales=_scales(model), numerics=numerics)
+        if numerics:
+            raise UsageError(f"{paths[0]}: is Caffe's, as its numerics are. Leave numerics out.")
+        original = open_original(paths)
+        return original.graph, original
+    own, *sources = paths
+    model = load(own, numerics=numerics)
+    if sources:
+        original = open_original(sources, scales=_scales(model), numerics=numerics)
+        if sha256(own) in map(sha256, original.files):
+            raise UsageError(f"{own}: is its own source, expected what it was converted from.")
+        return model, original
+    if not alone:
+        raise UsageError(
+            f"{own}: nothing to compare it with. Give its source ([PROTOTXT] CAFFEMODEL, a "
+            "checkpoint, ...) or recorded activations."
+        )
     if isinstance(model, Graph):
-        return of_graph(model)
-    return of_weights(open_weights(own[0], numerics=numerics))
+        return model, of_graph(model)
+    return model, of_weights(open_weights(own, numerics=numerics))
 
 
 def _reference(
-    model: Native | Graph, original: Original, source: Path, engine: str
+    model: Native | Graph, original: Original, onnx: Path | None, engine: str
 ) -> tuple[Engine, tuple[int, int] | None, list[str]]:
     """Return the engine, the one size that it takes (None: any), and why others are unfit."""
-    if source.suffix != ".onnx":
+    if onnx is None:
         reference, unfit = choose(original, engine, _scales(model))
         return reference, None, unfit
-    scores = scores_of(model) if isinstance(model, Native) else "scores"
-    return (*onnxruntime.engine(source, "data", scores), [])
+    scores = scores_of(model) if isinstance(model, Native) else onnxruntime.SCORES
+    return (*onnxruntime.engine(onnx, tuple(original.graph.inputs), scores), [])
 
 
 def _cases(
@@ -154,11 +163,6 @@ def _cases(
 ) -> tuple[list[Case], list[str]]:
     """Return the inputs asked for, else the standard ones, and which sizes are left out."""
     if sizes or images:
-        if len(inputs := original.graph.inputs) > 1:
-            raise UsageError(
-                f"the network reads {len(inputs)} inputs ({', '.join(inputs)}), expected one, the "
-                "picture. Leave out --size and --image."
-            )
         cases = [sized_case(original, "photo", size, seed) for size in sizes]
         return [*cases, *(image_case(Path(image)) for image in images)], []
     if only is not None:

@@ -3,11 +3,13 @@
 OpenCV 4 reads prototxt and caffemodel with its own parsers and runs them with its own
 kernels, so agreement with it says something. OpenCV 5 dropped the importer. The prototxt is
 rewritten before it is handed over, because OpenCV differs in ways that are not errors of
-ours: its blobs keep each layer's own output, so in-place tops get names of their own; it does
-not resolve an Interp given by factors, so those get their size; and it takes an LRN's missing
-alpha for 1e-4, Caffe for 1, so that is spelled out.
+ours: its blobs keep each layer's own output, and it loses a convolution whose top is not called
+as itself, so tops have their layers' names; it does not resolve an Interp given by factors, so
+those get their size; it takes an LRN's missing alpha for 1e-4, Caffe for 1, so that is spelled
+out; and it reads nothing of a Pooling that says its rounding, so that is left out.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -19,13 +21,23 @@ from ...converters.caffe_sizes import spatial
 from ...converters.graph.registry import Shape
 from ...converters.kinds import Kind, kind_of
 from ...proto import prototxt
-from ...proto.caffe_pb2 import InterpParameter, LayerParameter, LRNParameter
+from ...proto.caffe_pb2 import (
+    InterpParameter,
+    LayerParameter,
+    LRNParameter,
+    PoolingParameter,
+)
 from ...proto.errors import MismatchError, MissingDependencyError, listing
 from ...proto.records import Layer, Net
 from .engine import Arrays, Engine
 from .original import Original
 
 Reason = str | None
+
+
+def _concat(layer: Layer) -> Reason:
+    old = layer.params.concat_param.HasField("concat_dim")
+    return "ignores a Concat's concat_dim, the old name of its axis" if old else None
 
 
 def _deconvolution(layer: Layer) -> Reason:
@@ -45,6 +57,8 @@ def _lrn(layer: Layer) -> Reason:
 
 def _pooling(layer: Layer) -> Reason:
     settings = layer.params.pooling_param
+    if settings.round_mode != PoolingParameter.CEIL:
+        return "rounds a pool's size up"
     kernel = spatial(settings, "kernel_size", 0, "kernel")
     stride = spatial(settings, "stride", 1, "stride")
     if settings.global_pooling or all(s <= k for k, s in zip(kernel, stride, strict=True)):
@@ -64,7 +78,7 @@ def _same(_: Layer) -> Reason:
 ALLOWED: dict[str, Callable[[Layer], Reason]] = {
     "AbsVal": _same,
     "BatchNorm": _same,
-    "Concat": _same,
+    "Concat": _concat,
     "Convolution": _same,
     "Deconvolution": _deconvolution,
     "Dropout": _same,
@@ -118,20 +132,32 @@ def engine(original: Original) -> Engine:
     caffemodel = np.fromfile(original.files[-1], np.uint8)
 
     def run(inputs: Arrays) -> Arrays:
+        import cv2
+
         shapes = original.graph.sizes({name: value.shape for name, value in inputs.items()})
-        return forward(original.net, caffemodel, inputs, shapes)
+        try:
+            return forward(original.net, caffemodel, inputs, shapes)
+        except cv2.error as error:
+            problem = " ".join(error.err.split())
+            raise MismatchError(
+                f"{original.files[-1]}: OpenCV cannot run the network ({problem}). "
+                "--engine float64 compares with exact arithmetic of our own."
+            ) from None
 
     return Engine("OpenCV", release, run)
 
 
 def _check_layers(net: Net) -> None:
     odd = []
+    names = Counter(name for layer in net.layers for name in {layer.name, *_given(layer)})
     for layer in net.layers:
         if layer.type in SOURCES:
             continue
         reason: Reason = "has no such layer, or was not found to compute it as Caffe"
         if layer.type in ALLOWED:
             reason = ALLOWED[layer.type](layer)
+        if names[layer.name] > 1:
+            reason = "tells layers by their names, and another or an input has this one"
         if reason:
             odd.append(f"{layer.place}: {layer.type}: OpenCV {reason}")
     if odd:
@@ -157,8 +183,8 @@ def forward(
 
 def rewritten(net: Net, shapes: Mapping[str, Shape]) -> tuple[str, dict[str, str]]:
     """Return the prototxt for OpenCV, and for each blob the layer that writes it last."""
-    current: dict[str, str] = {}  # blob -> its present name
-    last: dict[str, str] = {}
+    inputs = {one: one for layer in net.layers for one in _given(layer)}
+    last = dict(inputs)
     layers: list[Layer] = []
     for layer in net.layers:
         params = LayerParameter()
@@ -170,17 +196,23 @@ def rewritten(net: Net, shapes: Mapping[str, Shape]) -> tuple[str, dict[str, str
             params = LayerParameter(name=layer.name, type="Input", top=layer.tops)
             for one in layer.tops:
                 params.input_param.shape.add().dim.extend(shapes[one])
-                current[one] = one
             layers.append(Layer(layer.name, "Input", (), layer.tops, params))
             continue
-        params.bottom[:] = [current[bottom] for bottom in layer.bottoms]
+        params.bottom[:] = [last[bottom] for bottom in layer.bottoms]
         if layer.type == "Interp":
             height, width = shapes[top][-2:]
             params.interp_param.CopyFrom(InterpParameter(height=height, width=width))
         if layer.type == "LRN":
             params.lrn_param.alpha = layer.params.lrn_param.alpha
-        current[top] = f"{top}__{layer.name}" if top in current else top
-        params.top[:] = [current[top]]
+        if layer.type == "Pooling":
+            params.pooling_param.ClearField("round_mode")
         last[top] = layer.name
+        params.top[:] = [layer.name]
         layers.append(Layer(layer.name, layer.type, (), (), params))
-    return prototxt.format_net(replace(net, layers=tuple(layers))), last
+    computed = {blob: name for blob, name in last.items() if name not in inputs}
+    return prototxt.format_net(replace(net, layers=tuple(layers))), computed
+
+
+def _given(layer: Layer) -> tuple[str, ...]:
+    """Return the input blobs that a layer brings."""
+    return layer.tops if layer.type in SOURCES else ()

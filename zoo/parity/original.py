@@ -15,18 +15,21 @@ from ...converters import caffe_graph, convert, families, legacy
 from ...converters.archive import Archive
 from ...converters.caffe import shared_name
 from ...converters.export import of_state
-from ...converters.files import sha256
 from ...converters.graph.build import build
 from ...converters.graph.engine import Graph
+from ...converters.graph.inputs import SOURCES
 from ...converters.graph_file import read_weights
 from ...converters.kinds import Kind, kind_of
 from ...converters.native import to_native
 from ...converters.numerics import CAFFE_V2, Numerics
 from ...converters.weights import Weights
 from ...proto import prototxt as prototxt_format
+from ...proto.caffe_pb2 import LayerParameter
 from ...proto.checkpoint import open_checkpoint
-from ...proto.errors import UsageError
-from ...proto.records import Net
+from ...proto.errors import MismatchError, UsageError
+from ...proto.records import Layer, Net
+
+WRITERS = {"HDF5Output", "MatWrite", "Silence"}  # They end a net for testing, and give nothing.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,9 +67,21 @@ class Original:
     checkpoint: Path | None = None
 
     @property
-    def digests(self) -> dict[str, str]:
-        """The sha256 of each file by its name."""
-        return {path.name: sha256(path) for path in self.files}
+    def kept(self) -> set[str]:
+        """The inputs that no layer overwrites."""
+        written = {top for step in self.graph.steps for top in step.layer.tops}
+        return set(self.graph.inputs) - written
+
+    @property
+    def image(self) -> str:
+        """The one input, for which a picture is prepared; raise `UsageError` for more."""
+        inputs = list(self.graph.inputs)
+        if len(inputs) != 1:
+            raise UsageError(
+                f"the network reads {len(inputs)} inputs ({', '.join(inputs)}), expected one, the "
+                "picture. Of a graph that reads several leave out --size and --image."
+            )
+        return inputs[0]
 
 
 def open_original(
@@ -108,6 +123,12 @@ def open_original(
 
 def of_weights(weights: Weights) -> Original:
     """Let native weights stand for their own source."""
+    family = families.of_config(weights.config)
+    if family.caffe is None:
+        raise MismatchError(
+            f"{family.title}: Caffe never had it, and parity compares the blobs of Caffe's nets. "
+            "`deeplab-zoo compare` holds its weights against their source."
+        )
     net = of_state(weights)
     return Original(None, (), net, build(net, net), weights.numerics, {}, None)
 
@@ -120,7 +141,9 @@ def of_graph(graph: Graph) -> Original:
 
 def _of_caffe(text: Path | None, binary: Path) -> Original:
     weights = read_weights(binary)
-    net = caffe_graph.select(prototxt_format.read(text) if text else weights)
+    if text is None and not weights.has_graph:
+        raise UsageError(f"{binary}: states no network. Give its prototxt before it.")
+    net = _computing(caffe_graph.select(prototxt_format.read(text) if text else weights))
     convolutions = (one.name for one in net.layers if one.type == "Convolution")
     archive = convert.read_caffe(text, binary) if families.of_layers(convolutions) else None
     return Original(
@@ -132,6 +155,27 @@ def _of_caffe(text: Path | None, binary: Path) -> Original:
         _factors(net, weights),
         to_native(archive).weights.state if archive else None,
     )
+
+
+def _computing(net: Net) -> Net:
+    """Leave out layers that write files, and the labels and sizes that then nobody reads."""
+    layers = [layer for layer in net.layers if layer.type not in WRITERS]
+    read = {bottom for layer in layers for bottom in layer.bottoms}
+    given = (_giving(one, read) if one.type in SOURCES else one for one in layers)
+    kept = tuple(one for one in given if one.tops or one.type not in SOURCES)
+    return replace(net, layers=kept)
+
+
+def _giving(source: Layer, read: set[str]) -> Layer:
+    """Return a layer of inputs with those of its tops alone that are read."""
+    kept = [index for index, top in enumerate(source.tops) if top in read]
+    params = LayerParameter()
+    params.CopyFrom(source.params)
+    shapes = source.params.input_param.shape
+    if len(shapes) == len(source.tops):
+        del params.input_param.shape[:]
+        params.input_param.shape.extend(shapes[index] for index in kept)
+    return replace(source, tops=tuple(source.tops[index] for index in kept), params=params)
 
 
 def _of_archive(archive: Archive, kind: Kind, files: Sequence[Path]) -> Original:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from ...converters.graph.engine import Graph
 from ...converters.numerics import CAFFE_V2, Numerics
-from ...proto.errors import UsageError
+from ...proto.errors import MismatchError, UsageError
 from ..devices import device_called, plain_float32
 from ..models.load import Native
 from ..models.optimize import Precision, optimized
-from .blobs import activations
+from .blobs import activations, scores_of
 from .engine import Arrays, Engine
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -22,6 +22,13 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def numerics_of(model: Native | Graph) -> Numerics:
     """Return the profile that a model obeys; a graph is Caffe's."""
     return model.numerics if isinstance(model, Native) else CAFFE_V2
+
+
+def outputs_of(model: Native | Graph) -> tuple[str, ...]:
+    """Return the blobs that a model is there for."""
+    if isinstance(model, Graph):
+        return tuple(one for one in model.outputs if one not in model.inputs)
+    return (scores_of(model),)
 
 
 def engine(
@@ -51,15 +58,30 @@ def engine(
     def run(inputs: Arrays) -> Arrays:
         with torch.inference_mode(), plain_float32():
             if isinstance(model, Native):
-                return activations(model, np.asarray(inputs["data"]), dtype)
+                return activations(model, _image(inputs), dtype)
             given = {
                 name: torch.from_numpy(np.asarray(value)).to(place, dtype)
                 for name, value in inputs.items()
             }
+            # What nothing reads but Silence, as labels, a graph's file asks for all the same.
+            given |= {name: torch.zeros(1) for name in model.inputs if name not in given}
             return {name: _numpy(value) for name, value in model(given, blobs="all").items()}
 
     label = "deeplab-zoo" if device == "cpu" else f"deeplab-zoo on {_device_name(place)}"
     return Engine(f"{label}, {'optimised ' if optimize else ''}{precision}", "", run)
+
+
+def _image(inputs: Arrays) -> NDArray[np.float32]:
+    """Return the one input of a native model, which may have any name."""
+    shapes = {name: value.shape for name, value in inputs.items()}
+    for name, shape in shapes.items():
+        if len(shapes) > 1 or len(shape) != 4 or shape[1] != 3 or 0 in shape:
+            raise MismatchError(
+                f"input {name!r}: shape {list(shape)}, expected one input alone, of (batch, 3, "
+                "height, width)."
+            )
+    (image,) = inputs.values()
+    return np.asarray(image)
 
 
 def _numpy(value: torch.Tensor) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """A parity report as one self-contained page: `ParityReport` enters, HTML leaves."""
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def plot(case: Compared, limit: float, identity: str) -> str:
     """Draw every blob's distance by its place in the network, as SVG."""
 
     def draw(figure: "Figure", axes: "Axes") -> None:
-        depth = range(len(case.comparisons))
+        depth = range(1, len(case.comparisons) + 1)
         series = (
             ("apart", APART, [one.relative_l2 for one in case.comparisons]),
             ("ours, from exact", OURS, [one.ours_exact for one in case.comparisons]),
@@ -76,10 +77,19 @@ def plot(case: Compared, limit: float, identity: str) -> str:
         for label, colour, values in series:
             if any(value is not None for value in values):
                 axes.semilogy(depth, _shown(values), ".-", ms=3, lw=1, color=colour, label=label)
+        lost = [at for at, one in enumerate(case.comparisons, 1) if not isfinite(one.relative_l2)]
+        if lost:
+            high = [0.97] * len(lost)  # Of the axis; they have no place on it.
+            place = axes.get_xaxis_transform()
+            axes.plot(lost, high, "x", ms=5, color=LIMIT, label="no number", transform=place)
+        drawn = [value for *_, values in series for value in values if value and isfinite(value)]
+        drawn += [limit] if limit else []
+        axes.set_ylim(min(drawn, default=1e-8) / 3, 3 * max(drawn, default=1.0))
         if limit:
             axes.axhline(limit, color=LIMIT, lw=1, ls="--", label=f"tolerance {limit:g}")
+        axes.locator_params("x", integer=True)
         axes.set(xlabel="blob, in the network's order", ylabel="relative L2")
-        figure.legend(frameon=False, ncols=4, fontsize=10, loc="outside upper left")
+        figure.legend(frameon=False, ncols=5, fontsize=10, loc="outside upper left")
 
     title = "Distance of every blob from the reference's, by depth, on a logarithmic axis"
     return draw_plot(draw, identity, title, COLOURS)

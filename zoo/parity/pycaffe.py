@@ -4,6 +4,7 @@ from types import ModuleType
 
 import numpy as np
 
+from ...converters.graph.inputs import SOURCES
 from ...proto.errors import MismatchError, MissingDependencyError
 from .engine import Arrays, Engine
 from .original import Original
@@ -30,12 +31,16 @@ def engine(original: Original) -> Engine:
     MissingDependencyError
         ``import caffe`` does not work.
     MismatchError
-        The source is no prototxt with a caffemodel.
+        The source is no prototxt with a caffemodel, or reads its data by itself.
 
     """
     caffe = module()
     if len(original.files) != 2:
         raise MismatchError("pycaffe needs a prototxt and a caffemodel.")
+    if data := [one for one in original.net.layers if one.type in SOURCES - {"Input"}]:
+        raise MismatchError(
+            f"{data[0].place}: {data[0].type}: pycaffe would read its own data, expected Input."
+        )
     text, binary = map(str, original.files)
     caffe.set_mode_cpu()
     net = caffe.Net(text, binary, caffe.TEST)

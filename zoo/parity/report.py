@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...converters.compare import Difference
 from ...converters.files import write_text
+from ..markdown import row, text
 from ..strict_json import dumps
 from .comparison import Comparison, Tolerance
 from .diagnosis import Diagnosis
@@ -49,6 +50,7 @@ class Compared:
     """One input: its size, and every blob, in the network's order.
 
     ``scores`` is the blob whose largest channel is the prediction; None where it was not seen.
+    ``blank`` tells an input of zeros alone.
     """
 
     name: str
@@ -56,6 +58,12 @@ class Compared:
     comparisons: tuple[Comparison, ...]
     scores: str | None
     pictures: Pictures | None = field(default=None, repr=False, compare=False)
+    blank: bool = False
+
+    @property
+    def blobs(self) -> list[str]:
+        """The names of what was compared."""
+        return [one.blob for one in self.comparisons]
 
     def failures(self, limit: Tolerance) -> list[Comparison]:
         """Return the blobs that are too far apart, the scores also if too few pixels agree."""
@@ -90,13 +98,15 @@ class ParityReport:
     cases
         One per input.
     uncompared
-        Blobs that only the reference has.
+        Blobs of the reference that were not compared.
     diagnosis
         Of the first blob that differs, where it was asked for.
     notes
         What the reader should know: sizes left out, engines that could not be used.
     environment
         Versions of what took part.
+    outputs
+        The blobs that our model gives, without which there is no proof.
 
     """
 
@@ -111,11 +121,29 @@ class ParityReport:
     diagnosis: Diagnosis | None = None
     notes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every tensor is equal and every blob of every input is within the tolerance."""
-        return self.first is None and not (self.weights and self.weights.differences)
+        """Whether every tensor is equal, every blob within the tolerance, and nothing unproven."""
+        return not (self.first or (self.weights and self.weights.differences) or self.unproven)
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """What a proof lacks: outputs that were not compared, inputs or scores beside zeros."""
+        lacking = [one for one in self.outputs if any(one not in each.blobs for each in self.cases)]
+        scores = dict.fromkeys(one.scores for one in self.cases if one.scores in self.silent)
+        return (
+            *(f"the output {one} was not compared" for one in lacking),
+            *(f"the scores {one} are zeros on both sides" for one in scores),
+            *(["every input is zeros"] if all(case.blank for case in self.cases) else []),
+        )
+
+    @property
+    def silent(self) -> list[str]:
+        """The blobs that are zeros at every input on both sides, which shows nothing."""
+        silent = [{one.blob for one in case.comparisons if one.zero} for case in self.cases]
+        return [one for one in self.cases[0].blobs if all(one in each for each in silent)]
 
     @property
     def first(self) -> tuple[Compared, Comparison] | None:
@@ -147,10 +175,15 @@ class ParityReport:
             f"{total - failed} of {total} blobs{inputs} within {self.tolerance.relative_l2:g} of "
             f"{self.engine}"
         )
-        text = f"{'PASS' if self.passed else 'FAIL'}: {', '.join(parts)}"
+        remarks = [f"{'PASS' if self.passed else 'FAIL'}: {', '.join(parts)}"]
         if self.first:
-            return f"{text}; the first that differs is {self.first[1].blob}"
-        return f"{text}; worst {worst.blob} at {worst.relative_l2:.1e}"
+            remarks.append(f"the first that differs is {self.first[1].blob}")
+        else:
+            remarks.append(f"worst {worst.blob} at {worst.relative_l2:.1e}")
+        if silent := self.silent:
+            more = f" and {len(silent) - 3} more" if len(silent) > 3 else ""
+            remarks.append(f"zeros on both sides show nothing: {', '.join(silent[:3])}{more}")
+        return "; ".join([*remarks, *self.unproven])
 
 
 def fields(report: ParityReport) -> dict[str, Any]:
@@ -161,6 +194,7 @@ def fields(report: ParityReport) -> dict[str, Any]:
         "version": VERSION,
         "passed": report.passed,
         "verdict": report.verdict,
+        "unproven": report.unproven,
         "first_difference": {"input": first[0].name, "blob": first[1].blob} if first else None,
         **asdict(report, dict_factory=_without_pictures),
     }
@@ -181,30 +215,32 @@ def write_markdown(report: ParityReport, path: Path) -> None:
 
 
 def _markdown(report: ParityReport) -> Iterator[str]:
-    yield f"# Parity: {report.subject}"
+    yield f"# Parity: {text(report.subject)}"
     yield ""
-    yield f"**{report.verdict}**"
+    yield f"**{text(report.verdict)}**"
     yield ""
     if report.diagnosis:
-        yield report.diagnosis.sentence
+        yield text(report.diagnosis.sentence)
         yield ""
     yield f"Reference engine: {report.engine}. Tolerance: {report.tolerance.name}. Files:"
     yield ""
     for name, digest in report.files.items():
-        yield f"- `{name}` sha256 `{digest}`"
+        yield f"- {text(name)} sha256 `{digest}`"
     for note in report.notes:
-        yield f"- note: {note}"
+        yield f"- note: {text(note)}"
+    if report.uncompared:
+        yield f"- not compared: {text(', '.join(report.uncompared))}"
     if report.weights and report.weights.differences:
         yield ""
         yield "| tensor | not equal |"
         yield "|---|---|"
         for one in report.weights.differences:
             apart = f", by {one.max_abs:.1e} at most" if one.max_abs is not None else ""
-            yield f"| {one.name} | {one.reason}{apart} |"
+            yield row(one.name, f"{one.reason}{apart}")
     for case in report.cases:
         failed = case.failures(report.tolerance)
         yield ""
-        yield f"## {case.name}"
+        yield f"## {text(case.name)}"
         yield ""
         yield (
             "| blob | shape | relative L2 | max abs | mean abs | cosine | worst at | same argmax "
@@ -212,12 +248,12 @@ def _markdown(report: ParityReport) -> Iterator[str]:
         )
         yield "|---|---|---:|---:|---:|---:|---|---:|---:|---:|---|"
         for blob in case.comparisons:
-            yield (
-                f"| {blob.blob} | {shape_of(blob)} | {blob.relative_l2:.1e} | {blob.max_abs:.1e} | "
-                f"{blob.mean_abs:.1e} | {blob.cosine:.8f} | {', '.join(map(str, blob.worst))} | "
-                f"{share(blob.agreement)} | {exactness(blob.ours_exact)} | "
-                f"{exactness(blob.reference_exact)} | {'FAIL' if blob in failed else 'ok'} |"
-            )
+            yield row(
+                blob.blob, shape_of(blob), f"{blob.relative_l2:.1e}", f"{blob.max_abs:.1e}",
+                f"{blob.mean_abs:.1e}", f"{blob.cosine:.8f}", ", ".join(map(str, blob.worst)),
+                share(blob.agreement), exactness(blob.ours_exact), exactness(blob.reference_exact),
+                "FAIL" if blob in failed else "ok",
+            )  # fmt: skip
 
 
 def shape_of(one: Comparison) -> str:

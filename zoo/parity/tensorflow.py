@@ -53,9 +53,15 @@ def engine(checkpoint: Path, scales: Sequence[float] = (1.0,)) -> Engine:
     def run(inputs: Arrays) -> Arrays:
         image = tf.constant(inputs["data"].transpose(0, 2, 3, 1))
         blobs: dict[str, Any] = {"data": image}
-        for scale in scales:
-            _branch(tf, reader.get_tensor, stored, blobs, image, scale)
-        _fuse(tf, blobs, scales)
+        try:
+            for scale in scales:
+                _branch(tf, reader.get_tensor, stored, blobs, image, scale)
+            _fuse(tf, blobs, scales)
+        except tf.errors.OpError as error:
+            size = "x".join(map(str, image.shape[1:3]))
+            raise MismatchError(
+                f"{checkpoint}: TensorFlow cannot run it at {size} ({error.message})."
+            ) from None
         return {
             name: np.ascontiguousarray(value.numpy().transpose(0, 3, 1, 2))
             for name, value in blobs.items()

@@ -34,6 +34,10 @@ def test_zeros_are_compared_too() -> None:
     zero = np.zeros((1, 2, 3, 4), np.float32)
     assert compare("x", zero, zero).cosine == 1
     assert compare("x", zero + 1, zero).relative_l2 == pytest.approx(np.sqrt(24))
+    tiny = zero + np.float32(1e-45)
+    assert [compare("x", *two).zero for two in ((zero, zero), (tiny, zero), (zero, tiny))] == [
+        True, False, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -60,6 +64,7 @@ def test_one_pixel_of_another_class_is_let_pass_and_two_are_not() -> None:
     assert compare("x", ours, reference).agrees(FP32)
     ours[1, :, 2, 2] = ours[1, ::-1, 2, 2]
     assert not compare("x", ours, reference).agrees(FP32)
+    assert not compare("x", ours[1:, :, 2:3, 2:3], reference[1:, :, 2:3, 2:3]).agrees(FP32)
 
 
 def test_each_side_has_its_own_distance_from_the_exact_answer() -> None:

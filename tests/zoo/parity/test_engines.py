@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -30,7 +29,7 @@ from deeplab_zoo.proto.errors import (
 from deeplab_zoo.proto.records import Net
 from deeplab_zoo.zoo.demo import random_blobs
 from deeplab_zoo.zoo.models.inference import prepare
-from deeplab_zoo.zoo.parity import ours, pycaffe, recorded
+from deeplab_zoo.zoo.parity import ours, pycaffe
 from deeplab_zoo.zoo.parity.cases import photo
 from deeplab_zoo.zoo.parity.check import choose, float64
 from deeplab_zoo.zoo.parity.comparison import TOLERANCE, compare
@@ -38,18 +37,6 @@ from deeplab_zoo.zoo.parity.engine import Engine
 from deeplab_zoo.zoo.parity.original import Original, open_original
 
 Make = Callable[..., tuple[Path, Path]]
-
-
-@pytest.fixture
-def caffe_files(make_net: Make, tiny_config: DeepLabV2Config) -> tuple[Path, Path]:
-    return make_net(tiny_config, 65, 97)
-
-
-@pytest.fixture
-def native(caffe_files: tuple[Path, Path], tmp_path: Path) -> Path:
-    out = tmp_path / "x.safetensors"
-    deeplab_zoo.convert_caffe(*caffe_files, out)
-    return out
 
 
 def image_of(original: Original, size: tuple[int, int] = (65, 97)) -> np.ndarray:
@@ -92,6 +79,9 @@ def test_tensorflow_itself_gives_the_blobs_of_a_converted_checkpoint(
     assert len(report.cases[0].comparisons) == (160 if len(scales) > 1 else 53)
     assert report.weights is not None
     assert report.weights.tensors == report.weights.equal > 100
+    if len(scales) > 1:
+        with pytest.raises(MismatchError, match=r"model\.ckpt: TensorFlow cannot run it at 1x1"):
+            deeplab_zoo.parity(model, tmp_path / "model.ckpt", sizes=[(1, 1)], exact=False)
 
 
 def test_all_shards_of_a_checkpoint_of_the_old_format_are_one_reference(
@@ -121,57 +111,6 @@ def test_a_checkpoint_of_another_network_is_named(
         choose(original, "tensorflow", (1.0,))
 
 
-# Recorded values.
-
-
-def test_recorded_activations_are_a_reference(
-    tmp_path: Path, native: Path, caffe_files: tuple[Path, Path]
-) -> None:
-    original = open_original(caffe_files)
-    image = image_of(original, (65, 70))
-    blobs = dict(ours.engine(deeplab_zoo.load(native)).run({"data": image}))
-    kept = {name: blobs[name] for name in ("data", "res3a", "fc1_voc12")}
-    np.savez(tmp_path / "x.npz", **kept)
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        for name, value in kept.items():
-            file[f"{'in' if name == 'data' else 'out'}/{name}"] = value
-    for name in ("x.npz", "x.h5"):
-        report = deeplab_zoo.parity(native, *caffe_files, recorded_blobs=tmp_path / name)
-        assert report.passed
-        assert [one.blob for one in report.cases[0].comparisons] == list(kept)
-        assert report.cases[0].shape == (1, 3, 65, 70)
-
-
-def test_recorded_blobs_of_other_names_are_listed(tmp_path: Path, native: Path) -> None:
-    np.savez(tmp_path / "x.npz", data=np.zeros((1, 3, 65, 65), np.float32), logits=np.ones(3))
-    with pytest.raises(MismatchError, match="none of its blobs is one of ours: it has .*logits"):
-        deeplab_zoo.parity(native, recorded_blobs=tmp_path / "x.npz")
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ({"fc1": np.zeros((1, 2), np.float32)}, "no blob 'data', the network's input; it has fc1"),
-        ({"data": np.zeros((1, 3, 5, 7), np.float32)}, "holds the input alone"),
-        ({"data": np.array([{}], object)}, "no .npz of plain arrays"),
-    ],
-)
-def test_recorded_files_that_cannot_serve_say_why(
-    tmp_path: Path, content: dict[str, np.ndarray], problem: str
-) -> None:
-    np.savez(tmp_path / "x.npz", **content)
-    with pytest.raises(FormatError, match=problem):
-        recorded.read(tmp_path / "x.npz", ("data",))
-
-
-def test_a_recorded_file_that_is_none_says_so(tmp_path: Path) -> None:
-    (tmp_path / "x.npz").write_bytes(b"PK\3\4 damaged")
-    with pytest.raises(FormatError, match=r"x\.npz"):
-        recorded.read(tmp_path / "x.npz", ("data",))
-    with pytest.raises(FormatError, match="cannot be read"):
-        recorded.read(tmp_path / "missing.npz", ("data",))
-
-
 # onnxruntime.
 
 
@@ -186,6 +125,22 @@ def test_onnxruntime_is_a_reference_for_an_export(tmp_path: Path, native: Path) 
     assert [one.blob for one in report.cases[0].comparisons] == ["data", "fc1_voc12"]
     with pytest.raises(MismatchError, match=r"input 'image' takes \[1, 3, 65, 97\], found"):
         deeplab_zoo.parity(native, tmp_path / "x.onnx", sizes=[(33, 33)])
+
+
+def test_an_onnx_file_of_a_graph_has_its_inputs(tmp_path: Path, spell: Make) -> None:
+    pytest.importorskip("onnxruntime")
+    shape = "input_shape { dim: 1 dim: 3 dim: 5 dim: 7 } "
+    files = spell(
+        "layer { name: 's' type: 'Eltwise' bottom: 'a' bottom: 'b' top: 's' }",
+        f"input: 'a' input: 'b' {shape} {shape}",
+    )
+    deeplab_zoo.export_onnx(deeplab_zoo.load_caffe(*files), tmp_path / "x.onnx")
+    report = deeplab_zoo.parity(*files, tmp_path / "x.onnx", exact=False)
+    assert report.passed, report.verdict
+    assert "x.onnx" in report.files
+    other = spell("layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }")
+    with pytest.raises(MismatchError, match=r"x\.onnx: reads a, b; expected image, or data"):
+        deeplab_zoo.parity(*other, tmp_path / "x.onnx")
 
 
 def test_a_damaged_onnx_file_is_named(tmp_path: Path, native: Path) -> None:
@@ -240,6 +195,17 @@ def test_pycaffe_is_taken_where_it_works(
     assert len(report.cases[0].comparisons) > 40
 
 
+def test_pycaffe_is_not_let_read_its_own_data(monkeypatch: pytest.MonkeyPatch, spell: Make) -> None:
+    files = spell(
+        "layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }",
+        "layer { name: 'd' type: 'ImageSegData' top: 'data' top: 'label' top: 'data_dim' }",
+    )
+    original = open_original(files)
+    monkeypatch.setitem(sys.modules, "caffe", stand_in(original))
+    with pytest.raises(MismatchError, match="'d' .line 1.: ImageSegData: pycaffe would read its"):
+        pycaffe.engine(original)
+
+
 def test_a_pycaffe_that_is_missing_says_what_to_build() -> None:
     with pytest.raises(MissingDependencyError, match="Build Caffe"):
         pycaffe.module()
@@ -255,7 +221,7 @@ def test_where_no_engine_is_installed_the_error_says_how_to_install_one(
     with pytest.raises(MissingDependencyError, match=r"pip install 'deeplab-zoo\[parity\]'"):
         choose(open_original(caffe_files), "auto", (1.0,))
     engine, _ = choose(open_original(caffe_files), "float64", (1.0,))
-    assert engine.name == "PyTorch float64"
+    assert engine.name == "our own PyTorch float64"
 
 
 def test_an_unknown_engine_is_told_the_known_ones(caffe_files: tuple[Path, Path]) -> None:

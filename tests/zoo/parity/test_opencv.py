@@ -11,11 +11,13 @@ from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.converters.kinds import Kind
 from deeplab_zoo.proto import caffemodel, prototxt
 from deeplab_zoo.proto.errors import MismatchError
+from deeplab_zoo.proto.records import Blob
 from deeplab_zoo.zoo.models.load import load
 from deeplab_zoo.zoo.parity import opencv
 from deeplab_zoo.zoo.parity.blobs import activations
 from deeplab_zoo.zoo.parity.comparison import TOLERANCE, compare
-from deeplab_zoo.zoo.parity.original import Original, open_original
+from deeplab_zoo.zoo.parity.job import parity
+from deeplab_zoo.zoo.parity.original import open_original
 
 Make = Callable[..., tuple[Path, Path]]
 
@@ -67,15 +69,6 @@ def test_the_full_size_multi_scale_net_agrees(
     assert worst(text, binary, tmp_path / "x.safetensors", *size) <= TOLERANCE
 
 
-def net_of(text: str, folder: Path) -> Original:
-    """Write a net without weights and its empty caffemodel; open both."""
-    names = folder / "net.prototxt", folder / "net.caffemodel"
-    names[0].write_text("input: 'data' input_shape { dim: 1 dim: 3 dim: 9 dim: 8 }" + text)
-    with names[1].open("wb") as file:
-        caffemodel.write(prototxt.read(names[0]), file)
-    return open_original(names)
-
-
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
@@ -86,20 +79,24 @@ def net_of(text: str, folder: Path) -> Original:
             "type: 'Pooling' pooling_param { kernel_size: 1 stride: 2 }",
             "clips away windows outside the input",
         ),
+        (
+            "type: 'Pooling' pooling_param { kernel_size: 2 round_mode: FLOOR }",
+            "rounds a pool's size up",
+        ),
+        ("type: 'Concat' concat_param { concat_dim: 3 }", "ignores a Concat's concat_dim"),
     ],
 )
 def test_layers_that_opencv_computes_otherwise_are_refused(
-    tmp_path: Path, layer: str, reason: str
+    spell: Make, layer: str, reason: str
 ) -> None:
-    original = net_of(f"layer {{ name: 's' bottom: 'data' top: 's' {layer} }}", tmp_path)
+    original = open_original(spell(f"layer {{ name: 's' bottom: 'data' top: 's' {layer} }}"))
     with pytest.raises(MismatchError, match=f"'s' .line 1.: .*{reason}"):
         opencv.engine(original)
 
 
-def test_an_lrns_missing_alpha_is_caffes_and_not_opencvs(tmp_path: Path) -> None:
-    original = net_of(
-        "layer { name: 'n' type: 'LRN' bottom: 'data' top: 'n' lrn_param { local_size: 3 } }",
-        tmp_path,
+def test_an_lrns_missing_alpha_is_caffes_and_not_opencvs(spell: Make) -> None:
+    original = open_original(
+        spell("layer { name: 'n' type: 'LRN' bottom: 'data' top: 'n' lrn_param { local_size: 3 } }")
     )
     image = np.random.default_rng(0).normal(0, 2, (1, 3, 9, 8)).astype(np.float32)
     found = opencv.engine(original).run({"data": image})["n"]
@@ -107,7 +104,43 @@ def test_an_lrns_missing_alpha_is_caffes_and_not_opencvs(tmp_path: Path) -> None
     assert compare("n", expected, found).relative_l2 <= TOLERANCE
 
 
-def test_a_checkpoint_is_nothing_for_opencv(tmp_path: Path) -> None:
-    original = net_of("layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }", tmp_path)
+def test_a_checkpoint_is_nothing_for_opencv(spell: Make) -> None:
+    original = open_original(spell("layer { name: 'r' type: 'ReLU' bottom: 'data' top: 'r' }"))
     with pytest.raises(MismatchError, match="reads a prototxt and a binary caffemodel only"):
         opencv.engine(replace(original, kind=Kind.CHECKPOINT))
+
+
+def test_tops_of_any_name_and_a_pooling_that_says_its_rounding_are_read(spell: Make) -> None:
+    filler = "weight_filler { type: 'xavier' }"
+    text, binary = spell(
+        "layer { name: 'conv' type: 'Convolution' bottom: 'data' top: 'x' "
+        f"convolution_param {{ num_output: 2 kernel_size: 3 {filler} }} }} "
+        "layer { name: 'pool' type: 'Pooling' bottom: 'x' top: 'y' "
+        "pooling_param { kernel_size: 3 stride: 2 round_mode: CEIL } }"
+    )
+    net = prototxt.read(text)
+    weight = np.random.default_rng(0).normal(0, 1, (2, 3, 3, 3)).astype(np.float32)
+    blobs = Blob(weight.shape, weight), Blob((2,), np.ones(2, np.float32))
+    filled = (replace(one, blobs=blobs if one.name == "conv" else ()) for one in net.layers)
+    with binary.open("wb") as file:
+        caffemodel.write(replace(net, layers=tuple(filled)), file)
+    report = parity(text, binary, exact=False)
+    assert report.passed, report.verdict
+    assert report.engine.startswith("OpenCV")
+    assert report.cases[0].blobs == ["data", "x", "y"]
+
+
+def test_layers_of_one_name_are_refused_and_opencvs_own_errors_told(spell: Make) -> None:
+    power = "type: 'Power' power_param { scale: 2 }"
+    twice = spell(
+        f"layer {{ name: 'p' bottom: 'data' top: 'a' {power} }} "
+        f"layer {{ name: 'p' bottom: 'a' top: 'b' {power} }}"
+    )
+    with pytest.raises(MismatchError, match="'p' .line 1.: Power: OpenCV tells layers by their na"):
+        opencv.engine(open_original(twice))
+    original = open_original(spell(
+        "layer { name: 'c' type: 'Convolution' bottom: 'data' top: 'c' "
+        "convolution_param { num_output: 2 kernel_size: 3 } }"
+    ))  # fmt: skip
+    with pytest.raises(MismatchError, match=r"few\.caffemodel: OpenCV cannot run the network \("):
+        opencv.engine(original).run({"data": np.ones((1, 3, 9, 8), np.float32)})

@@ -1,6 +1,8 @@
 """The report as JSON, Markdown and a page, the last in a real browser."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from deeplab_zoo.converters.compare import Difference
+from deeplab_zoo.zoo import markdown
 from deeplab_zoo.zoo.parity import page
 from deeplab_zoo.zoo.parity.comparison import PROFILES, compare, with_exact
 from deeplab_zoo.zoo.parity.diagnosis import Diagnosis
@@ -50,7 +53,7 @@ def report(*, failing: bool, other_shape: bool = False) -> ParityReport:
     return ParityReport(
         "a net",
         "Engine 1.0",
-        {"net.prototxt": "00" * 32},
+        {"net.prototxt": "00" * 32, f"{'long' * 50}.caffemodel": "01" * 32},
         ("caffe-v2", "caffe-v2"),
         FP32,
         Weighed(7, (Difference("conv.weight", 0.5, "values differ"),) if failing else ()),
@@ -83,6 +86,32 @@ def test_weights_alone_make_a_report_fail() -> None:
     assert not report(failing=True).passed
 
 
+def test_zeros_on_both_sides_are_no_proof() -> None:
+    found = report(failing=False)
+    zero = compare("<b>odd & name</b>", 0 * values(), 0 * values())
+    dead = replace(zero, blob="dead")
+    case = replace(found.cases[0], comparisons=(*found.cases[0].comparisons, dead))
+    alive = replace(found, cases=(case,))
+    assert alive.passed
+    assert alive.verdict.endswith("good at 9.5e-07; zeros on both sides show nothing: dead")
+    case = replace(case, comparisons=(*case.comparisons[:2], zero))
+    silent = replace(found, cases=(case,))
+    assert not silent.passed
+    assert silent.verdict.endswith("the scores <b>odd & name</b> are zeros on both sides")
+    assert replace(found, cases=(case, *found.cases)).passed  # Another input shows them.
+
+
+def test_names_do_not_break_the_markdown(tmp_path: Path) -> None:
+    found = report(failing=True)
+    odd = tuple(replace(one, blob="a|b\\|\n<i>c") for one in found.cases[0].comparisons)
+    case = replace(found.cases[0], name="p|*x*.png", comparisons=odd)
+    write_markdown(replace(found, cases=(case,)), tmp_path / "report.md")
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert sum(line.startswith(r"| a\|b\\\| \<i>c | 1x3x4x5 |") for line in lines) == 3
+    assert r"## p\|\*x\*.png" in lines
+    assert "- not compared: extra" in lines
+
+
 def test_json_and_markdown_say_the_same(tmp_path: Path) -> None:
     found = report(failing=True, other_shape=True)
     write_json(found, tmp_path / "report.json")
@@ -91,7 +120,7 @@ def test_json_and_markdown_say_the_same(tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text()
     assert (read["format"], read["version"]) == ("deeplab-zoo parity report", 2)
     assert read["passed"] is False
-    assert read["verdict"] in text
+    assert markdown.text(read["verdict"]) in text
     assert read["diagnosis"]["sentence"] in text
     blobs = read["cases"][0]["comparisons"]
     assert [one["blob"] for one in blobs] == ["data", "good", "<b>odd & name</b>"]
@@ -125,7 +154,7 @@ def test_the_page_opens_without_errors_and_says_what_the_json_says(
 
 
 def test_the_table_sorts_and_filters(browser: "Chrome", tmp_path: Path) -> None:
-    page.write(report(failing=True), tmp_path / "report.html")
+    page.write(report(failing=True, other_shape=True), tmp_path / "report.html")
     browser.get((tmp_path / "report.html").as_uri())
 
     def shown() -> list[str]:
@@ -139,7 +168,7 @@ def test_the_table_sorts_and_filters(browser: "Chrome", tmp_path: Path) -> None:
     assert distance.get_attribute("aria-sort") == "ascending"
     button.click()
     assert distance.get_attribute("aria-sort") == "descending"
-    assert shown() == ["3", "2", "1"]
+    assert shown() == ["3", "2", "1"]  # What is no number differs most.
     assert heads[0].get_attribute("aria-sort") is None
     browser.find_element("css selector", "[data-only-failed]").click()
     assert shown() == ["3"]
@@ -147,23 +176,36 @@ def test_the_table_sorts_and_filters(browser: "Chrome", tmp_path: Path) -> None:
 
 def test_the_page_fits_a_phone_and_follows_dark_mode(browser: "Chrome", tmp_path: Path) -> None:
     page.write(report(failing=True), tmp_path / "report.html")
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    size = {"height": 844, "deviceScaleFactor": 1, "mobile": True}
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, **size})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
     try:
         browser.get((tmp_path / "report.html").as_uri())
         width = browser.execute_script("return document.documentElement.scrollWidth")
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **size})
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
         paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert width == 390
+    assert (width, wide) == (390, 1280)
     assert paper == "rgb(20, 23, 26)"
 
 
 def test_the_same_report_gives_the_same_page() -> None:
     assert page.render(report(failing=True)) == page.render(report(failing=True))
+
+
+@pytest.mark.parametrize("values", [(0.0,), (math.nan,), (0.0, math.inf)])
+@pytest.mark.parametrize("limit", ["fp32", "exact"])
+def test_distances_that_have_no_place_on_the_plot_are_drawn_without_a_warning(
+    values: tuple[float, ...], limit: str
+) -> None:
+    case = report(failing=False).cases[0]
+    rows = tuple(replace(case.comparisons[0], relative_l2=value) for value in values)
+    drawn = page.plot(replace(case, comparisons=rows), PROFILES[limit].relative_l2, "plot")
+    assert ("no number" in drawn) == (not math.isfinite(values[-1]))
 
 
 def test_the_page_asks_nothing_of_the_network() -> None:

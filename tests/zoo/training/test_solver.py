@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from deeplab_zoo.cli.parity import parity
+from deeplab_zoo.proto import caffemodel, prototxt
 from deeplab_zoo.proto.errors import FormatError, UsageError
 from deeplab_zoo.zoo.training.groups import kind_of, parameter_groups
 from deeplab_zoo.zoo.training.replay import Layer, Step, read_solver, replay, write_report
@@ -157,6 +159,77 @@ def test_an_update_passes_only_if_every_number_is_near(
     assert f"| {worst} | **no** |" in (tmp_path / "solver.md").read_text()
 
 
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Two updates of one weight of two numbers, by hand: w -= v, v = 0.5 v + 0.1 g."""
+    shapes = "input_shape { dim: 1 dim: 2 } input_shape { dim: 1 dim: 1 }"
+    (tmp_path / "train.prototxt").write_text(
+        f"input: 'x' input: 'y' {shapes} layer {{ name: 'a|b' type: 'InnerProduct' bottom: 'x' "
+        "top: 'p' inner_product_param { num_output: 1 bias_term: false weight_filler { value: 0.5 }"
+        "} } layer { name: 'l' type: 'EuclideanLoss' bottom: 'p' bottom: 'y' top: 'l' }"
+    )
+    with (tmp_path / "init.caffemodel").open("wb") as file:
+        caffemodel.write(prototxt.read(tmp_path / "train.prototxt"), file)
+    (tmp_path / "solver.prototxt").write_text(
+        "net: 'train.prototxt'\nbase_lr: 0.1\nlr_policy: \"fixed\"\nmomentum: 0.5\n"
+    )
+    x, y = np.array([[1, 2], [3, -1]], np.float32), np.array([[1], [0.5]], np.float32)
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"], file["y"] = x, y
+    weight, velocity = np.full((1, 2), 0.5), np.zeros((1, 2))
+    found = {"lr": np.full(2, np.float32(0.1)), "loss_names": np.array(["l"]), "w0/a|b/0": weight}
+    losses = []
+    for number in range(2):
+        apart = weight @ x[number] - y[number]
+        losses.append([apart**2 / 2])
+        velocity = 0.5 * velocity + 0.1 * apart * x[number]
+        weight = found[f"w{number + 1}/a|b/0"] = weight - velocity
+    np.savez(tmp_path / "golden.npz", **found, loss=np.array(losses, np.float32))
+    return tmp_path
+
+
+def test_a_recording_is_replayed_and_its_names_do_not_break_the_report(recording: Path) -> None:
+    steps = replay(recording)
+    assert [(one.passed, len(one.layers)) for one in steps] == [(True, 1), (True, 1)]
+    write_report(steps, recording, recording)
+    text = (recording / "solver.md").read_text()
+    assert r"| a\|b/0 |" in text
+    assert "Blobs compared: 1; the solver trains 1." in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"lr": np.ones(0), "loss": np.ones((0, 1, 1))}, "no update or no loss to compare"),
+        ({"lr": None}, r"golden.npz: holds no lr\."),
+        ({f"w{one}/a|b/0": None for one in range(3)}, "no weights before the first update"),
+        ({"w0/a|b/0": None}, r"w1/a\|b/0 is there, w0/a\|b/0 is not"),
+        ({"w2/a|b/0": None}, r"w2/a\|b/0 is missing"),
+        ({"w1/a|b/0": np.ones(3)}, r"w1/a\|b/0 has shape \[3\]"),
+        ({"w1/c/0": np.ones(3)}, "w1/c/0 is of no layer of the net"),
+        (
+            {"lr": np.ones(3)},
+            r"loss has shape \[2, 1, 1\], expected \[3, 1, 1\]\n.*2 samples of 'x'",
+        ),
+    ],
+)
+def test_a_recording_that_lacks_something_is_no_proof(
+    recording: Path, changed: dict[str, np.ndarray | None], problem: str
+) -> None:
+    path = recording / "golden.npz"
+    whole = {**np.load(path), **changed}
+    np.savez(path, **{name: value for name, value in whole.items() if value is not None})
+    with pytest.raises(FormatError, match=problem):
+        replay(recording)
+
+
+@pytest.mark.parametrize("name", ["golden.npz", "data.h5", "solver.prototxt"])
+def test_a_recording_with_a_damaged_file_names_it(recording: Path, name: str) -> None:
+    (recording / name).write_bytes(b"\xe9 is Latin 1")
+    with pytest.raises(FormatError, match=name):
+        replay(recording)
+
+
 def test_options_that_a_solver_has_no_use_for_are_refused(tmp_path: Path) -> None:
     arguments = ["--solver", str(tmp_path), "--engine", "opencv", "--diagnose"]
     found = CliRunner().invoke(parity, arguments)
@@ -182,6 +255,13 @@ def test_a_solver_that_is_not_known_is_refused(tmp_path: Path) -> None:
     path.write_text('net: "x"\n')
     with pytest.raises(FormatError, match="says no lr_policy, base_lr"):
         read_solver(path)
+    for line, problem in (
+        ('lr_policy: "inv"', "lr_policy 'inv', expected one of fixed, poly, step"),
+        ("lr_policy: 'step' # why\nstepsize: 0", "stepsize 0, expected 1 or more"),
+    ):
+        path.write_text(f'net: "a b"\nbase_lr: 1\n{line}\n')
+        with pytest.raises(FormatError, match=problem):
+            read_solver(path)
     path.write_text('type: "Adam"\n')
     with pytest.raises(FormatError, match="solver Adam, expected SGD"):
         read_solver(path)

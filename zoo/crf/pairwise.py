@@ -60,7 +60,8 @@ def cost(term: Pairwise, q: Tensor) -> Tensor:
     """Return what the classes' probabilities q (batch, pixels, classes) cost each class."""
     near = term.after * term.lattice.filter(term.before * q)
     if isinstance(term.compatibility, Tensor):
-        return near @ term.compatibility.T
+        with torch.autocast(near.device.type, enabled=False):
+            return near @ term.compatibility.T
     return -term.compatibility * near
 
 

@@ -25,9 +25,9 @@ def device_called(name: str, index: int = 0) -> torch.device:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", index)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
+        torch.zeros(1, device=device).item()  # Without numbers (meta) it is of no use.
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
         raise UsageError(
             f"device {name!r} cannot be used: {reason}. Expected auto, cpu, cuda, cuda:1, ..."
         ) from None
@@ -36,10 +36,12 @@ def device_called(name: str, index: int = 0) -> torch.device:
 
 @contextmanager
 def plain_float32() -> Iterator[None]:
-    """Keep a GPU from rounding float32 to TF32's ten bits."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    """Keep a device from rounding float32 to TF32's ten bits, or bfloat16's seven."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

@@ -175,6 +175,9 @@ def test_heat_maps_are_the_gradient_and_its_length() -> None:
     torch.testing.assert_close(maps, leaf.grad)
     torch.testing.assert_close(lengths, maps.square().sum(1).sqrt())
     assert lengths.shape == (2, 10, 14)
+    with torch.inference_mode():
+        again = gradient_maps(lambda s: loss(images, s), probabilities.clone())
+    assert again.shape == maps.shape
 
 
 def test_bad_input_is_named() -> None:

@@ -70,6 +70,8 @@ def caffe_dense_crf(
     ):
         if len({len(values) for values in lists}) > 1:
             raise UsageError(f"{name}: {lists}, expected lists of one length")
+    if max_iter < 0:
+        raise UsageError(f"max_iter: {max_iter}, expected 0 or more")
     exponential = torch.exp if exact_exp else fast_exp
     given, scores = scores, scores.to(torch.promote_types(scores.dtype, torch.float32))
     result = torch.zeros_like(scores)

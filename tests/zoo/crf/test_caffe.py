@@ -115,6 +115,8 @@ def test_bad_input_is_named() -> None:
         caffe_dense_crf(scores, images[:, :2])
     with pytest.raises(UsageError, match=r"pos_w, pos_xy_std: .*lists of one length"):
         caffe_dense_crf(scores, images, pos_w=[1.0])
+    with pytest.raises(UsageError, match=r"max_iter: -1, expected 0 or more"):
+        caffe_dense_crf(scores, images, max_iter=-1)
     with pytest.raises(UsageError, match=r"sizes: shape \(3,\), expected \(1, 2\)"):
         caffe_dense_crf(scores, images, torch.ones(3))
     for wrong in (0, torch.nan):

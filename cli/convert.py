@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Command = Callable[..., None]
 
+FOREIGN = "a network without a native model; kept as an archive only"
+
 
 @click.group()
 def convert() -> None:
@@ -212,11 +214,7 @@ def legacy(
         reset_head=reset_head,
         seed=seed,
     )
-    if native is None:
-        click.echo("note: a network without a native model; kept as an archive only", err=True)
-        click.echo(f"wrote {output} ({size(Path(output).stat().st_size)})")
-    else:
-        _show(native, output, hdf5, json_=json_)
+    _show(native, output, hdf5, json_=json_)
 
 
 def _graph(
@@ -245,17 +243,23 @@ def _graph(
     click.echo(f"wrote {output} ({size(done.written.stat().st_size)})")
 
 
-def _show(native: "Native", output: str, hdf5: str | None, *, json_: bool) -> None:
+def _show(native: "Native | None", output: str, hdf5: str | None, *, json_: bool) -> None:
+    """Print what was converted; None is a network that was kept without a model of it."""
     written = [Path(output), *([Path(hdf5)] if hdf5 else [])]
     if json_:
-        click.echo(as_json(_account(native, written)))
+        account = {"notes": [FOREIGN]} if native is None else _account(native)
+        click.echo(as_json({"written": list(map(str, written)), **account}))
+        return
+    if native is None:
+        click.echo(f"note: {FOREIGN}", err=True)
     else:
-        _print(native, written)
+        _print(native)
+    for path in written:
+        click.echo(f"wrote {path} ({size(path.stat().st_size)})")
 
 
-def _account(native: "Native", written: list[Path]) -> dict[str, object]:
+def _account(native: "Native") -> dict[str, object]:
     return {
-        "written": [str(path) for path in written],
         "config": native.weights.config.to_json(),
         "numerics": native.weights.numerics.name,
         "origin": dict(native.weights.origin.files),
@@ -266,7 +270,7 @@ def _account(native: "Native", written: list[Path]) -> dict[str, object]:
     }
 
 
-def _print(native: "Native", written: list[Path]) -> None:
+def _print(native: "Native") -> None:
     from ..converters.families import of_config
 
     config = native.weights.config
@@ -279,5 +283,3 @@ def _print(native: "Native", written: list[Path]) -> None:
         click.echo(f"  {count:5d} left behind: {reason}")
     if native.fresh:
         click.echo(f"  {len(native.fresh):5d} started afresh: {', '.join(native.fresh)}")
-    for path in written:
-        click.echo(f"wrote {path} ({size(path.stat().st_size)})")

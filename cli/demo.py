@@ -22,7 +22,11 @@ LANDMARKS = (
     help="Where the files and the report go.",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of the weights and the picture."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the weights and the picture.",
 )
 def demo(output: str, seed: int) -> None:
     """Make a narrow DeepLab-ResNet-101 caffemodel, convert it, prove it unchanged, and train it.

@@ -52,7 +52,8 @@ def export(
     """Write native weights for another program.
 
     FILE is a .safetensors, .pth or archive of ours. The layouts are those of
-    isht7/pytorch-deeplab-resnet, kazuto1011/deeplab-pytorch and hfslyc/AdvSemiSeg.
+    isht7/pytorch-deeplab-resnet, kazuto1011/deeplab-pytorch and hfslyc/AdvSemiSeg, and for a
+    DeepLab v3 or v3+ that of the program whose net it is.
 
     \b
     pth, safetensors   a state dict, in any layout

@@ -11,7 +11,9 @@ from .registry import REGISTRY
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @REGISTRY
-@click.option("--dest", metavar="DIR", help="Put copies of the files there, and print that path.")
+@click.option(
+    "--dest", metavar="DIR", help="Put copies there (converted: NAME.safetensors); print that path."
+)
 @click.option("--from-file", metavar="PATH", help="Take the file from PATH, and check it.")
 @click.option("--offline", is_flag=True, default=None, help="Open no connection.")
 @click.option("--mirror", multiple=True, metavar="URL", help="Try URL/NAME/FILE first.")
@@ -25,8 +27,8 @@ from .registry import REGISTRY
 @click.option("--convert", is_flag=True, help="Convert to a native model, and print that file.")
 @click.option("--retries", type=click.IntRange(0), default=5, show_default=True, metavar="N")
 @click.option(
-    "--timeout", type=click.FloatRange(1), default=30.0, show_default=True, metavar="SECONDS",
-    help="Without data, after which a connection counts as lost.",
+    "--timeout", type=click.FloatRange(1, 86400), default=30.0, show_default=True,
+    metavar="SECONDS", help="Without data, after which a connection counts as lost.",
 )  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print what happens as JSON lines.")
 @click.option("--no-progress", is_flag=True, help="Show no progress on a terminal either.")

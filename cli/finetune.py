@@ -7,7 +7,15 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..zoo.training.config import KEYS, TYPES, from_mapping, recipe, recipe_names, refuse_idle
+from ..zoo.training.config import (
+    KEYS,
+    TYPES,
+    from_mapping,
+    recipe,
+    recipe_names,
+    refuse_idle,
+    typed,
+)
 from .show import counter
 
 STOPPED = 130  # As after Ctrl-C elsewhere, but with a checkpoint to go on from.
@@ -126,7 +134,7 @@ def _first(recipes: tuple[str, ...]) -> dict[str, Any]:
     """Return the recipes' values, a later one's over the others'."""
     merged: dict[str, Any] = {}
     for name in recipes:
-        merged.update({str(k).replace("-", "_"): v for k, v in recipe(name).items()})
+        merged.update(typed(recipe(name), name))
     return merged
 
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def inspect(file: str, json_: bool, all_: bool) -> None:
     """Say what is in FILE: its format, layers, tensors, statistics and digest.
 
-    Reads prototxt, caffemodel, .caffemodel.h5, TensorFlow checkpoints (by any of their names),
-    caffe-tensorflow's .npy, deepdish .h5, deeplab-zoo archives, .safetensors and .pth.
+    Reads prototxt, caffemodel, .caffemodel.h5, TensorFlow checkpoints (by any of their names)
+    and frozen graphs, caffe-tensorflow's .npy, deepdish .h5, deeplab-zoo archives, .safetensors
+    and .pth.
     """
     from ..converters.describe import describe
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ..zoo.data.scan import Report
 
 
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+
+
 @click.group()
 def labels() -> None:
     """Check and convert the masks of a dataset, or make scribbles of them."""
@@ -77,7 +80,8 @@ def _print(report: "Report") -> None:
     "--from", "kind", type=click.Choice(["auto", "grey"]), default="auto", show_default=True,
     help="grey: SOURCE is a grey picture of colour masks.",
 )  # fmt: skip
-def convert(source: str, target: str, classes: str, kind: str) -> None:
+@OVERWRITE
+def convert(source: str, target: str, classes: str, kind: str, overwrite: bool) -> None:
     """Rewrite masks as class ids, one grey byte per pixel.
 
     SOURCE is a mask or a folder of them: with a palette, in colours, or SBD's .mat. TARGET is the
@@ -88,7 +92,7 @@ def convert(source: str, target: str, classes: str, kind: str) -> None:
 
     written = convert_masks(
         Path(source), Path(target), find_legend(classes), grey=kind == "grey",
-        progress=counter("converted"),
+        overwrite=overwrite, progress=counter("converted"),
     )  # fmt: skip
     click.echo(f"wrote {len(list(written))} masks to {target}")
 
@@ -100,7 +104,8 @@ def convert(source: str, target: str, classes: str, kind: str) -> None:
     "--classes", default="all", show_default=True,
     help="all: every category; voc: VOC's 20; or a file of names, the first of them background.",
 )  # fmt: skip
-def coco(source: str, target: str, classes: str) -> None:
+@OVERWRITE
+def coco(source: str, target: str, classes: str, overwrite: bool) -> None:
     """Draw COCO's instances as masks of class ids.
 
     FOLDER gets a mask for every picture that INSTANCES.json names, and classes.txt. Where two
@@ -114,7 +119,9 @@ def coco(source: str, target: str, classes: str) -> None:
     from ..zoo.data.coco import convert_instances
 
     click.echo(f"reading {source}", err=True)
-    count = convert_instances(Path(source), Path(target), classes, counter("drew"))
+    count = convert_instances(
+        Path(source), Path(target), classes, counter("drew"), overwrite=overwrite
+    )
     click.echo(f"wrote {count} masks to {target}")
 
 
@@ -132,7 +139,7 @@ def coco(source: str, target: str, classes: str) -> None:
 @click.option(
     "--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes that draw."
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@OVERWRITE
 def scribble(
     masks: str, out: str, share: float, seed: int, classes: str, workers: int, overwrite: bool
 ) -> None:

@@ -3,11 +3,12 @@
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
 from .. import __version__
-from ..proto.errors import ZooError
+from ..proto.errors import StorageError, ZooError
 
 INTERRUPTED = 130
 
@@ -78,6 +79,8 @@ def cli() -> None:
     Fetch:      deeplab-zoo list; deeplab-zoo fetch NAME
     In Python:  model = deeplab_zoo.load("x.safetensors"), or load(NAME)
     """
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # Names in files need not be printable.
 
 
 def main() -> None:
@@ -87,6 +90,12 @@ def main() -> None:
     except ZooError as error:
         click.echo(f"deeplab-zoo: {error}", err=True)
         code = error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A place that cannot even be looked at: no permission, a name too long.
+        click.echo(f"deeplab-zoo: {error.filename}: {error.strerror}.", err=True)
+        code = StorageError.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -16,17 +16,19 @@ def prune(names: tuple[str, ...], registry: tuple[str, ...], dry_run: bool) -> N
     With NAMEs, remove those entries' files and converted models instead. The lock keeps what it
     knows of them.
     """
-    from ..zoo.weights.prune import entry_files, leftovers, remove
+    from ..zoo.weights.prune import entry_files, freed, leftovers, remove
     from ..zoo.weights.registry import load_registry
 
     known = load_registry(registry) if names else None
     paths = (
-        [path for name in names for path in entry_files(known.find(name))]
+        # Once each: an entry may be named twice, or use another's files.
+        dict.fromkeys(path for name in names for path in entry_files(known.find(name)))
         if known
         else list(leftovers())
     )
-    freed = 0
+    room = size(freed(paths))
     for path in paths:
-        freed += remove(path, dry_run=dry_run)
+        if not dry_run:
+            remove(path)
         click.echo(path)
-    click.echo(f"{'would free' if dry_run else 'freed'} {size(freed)}", err=True)
+    click.echo(f"{'would free' if dry_run else 'freed'} {room}", err=True)

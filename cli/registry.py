@@ -1,6 +1,7 @@
 """``deeplab-zoo registry``: keep a registry of one's own, check it, show it."""
 
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -44,6 +45,7 @@ def registry() -> None:
 )
 @click.option("--layout", metavar="NAME", help="Of a legacy .pth: isht7, kazuto1011, advsemiseg.")
 @click.option("--numerics", metavar="PROFILE", help="What it was trained under.")
+@click.option("--same-as", metavar="NAME", help="The entry that has the same bytes on purpose.")
 def add(
     what: str,
     to: str,
@@ -61,6 +63,7 @@ def add(
     convert: str,
     layout: str | None,
     numerics: str | None,
+    same_as: str | None,
 ) -> None:
     """Write an entry for a file, or for what an address gives, with its digest computed.
 
@@ -90,6 +93,7 @@ def add(
             digest,
             seen=seen,
             grade="C" if "://" in what else "A",
+            same_as=same_as,
             kind=kind,
             description=description or filename,
             license={"spdx": spdx},
@@ -147,9 +151,9 @@ def export(registry: tuple[str, ...], pooch: bool) -> None:  # noqa: ARG001 - th
 
     for entry in load_registry(registry).entries.values():
         for artifact in entry.artifacts if not entry.uses else ():
-            digests, sources = artifact.claim.digests, artifact.sources
-            if digests and sources:
+            digests, places = artifact.claim.digests, artifact.places
+            if digests and places:
                 algorithm = min(digests, key=tuple(LENGTHS).index)
-                url = resolve(sources[0].url, entry.place)
-                name = f"{entry.name}/{artifact.filename}"
+                url = resolve(places[0].url, entry.place)
+                name = quote(f"{entry.name}/{artifact.filename}")  # pooch splits as a shell does.
                 click.echo(f"{name} {algorithm}:{digests[algorithm]} {url}")

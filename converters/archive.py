@@ -29,11 +29,17 @@ def contiguous(data: Float32) -> Float32:
     would scatter: twice as fast as one copy.
     """
     if data.flags.c_contiguous or data.ndim < 2:
-        return np.ascontiguousarray(data, "<f4")
+        return np.asarray(data, "<f4", order="C")  # A single number stays without dimensions.
     out = np.empty(data.shape, "<f4")
     for at in range(0, data.shape[1], STRIP):
         out[:, at : at + STRIP] = data[:, at : at + STRIP]
     return out
+
+
+def single(data: NDArray[np.generic]) -> Float32:
+    """Return numbers as float32; those beyond it become infinite, which `non_finite` notes."""
+    with np.errstate(over="ignore"):
+        return np.asarray(data, np.float32)
 
 
 class Role(Enum):

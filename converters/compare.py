@@ -94,8 +94,12 @@ def open_any(path: Path) -> tuple[Mapping[str, Float32], str]:
     A graph or a profile that the file does not tell is assumed: neither changes a value.
     """
     silent = _is_silent(path)
-    archive = legacy.read(path, CAFFE_V2.name) if silent else _archive(path)
-    found = to_native(archive).weights
+    try:
+        archive = legacy.read(path, CAFFE_V2.name) if silent else _archive(path)
+        found = to_native(archive).weights
+    except MismatchError as error:  # Which of the two files?
+        place = "" if str(path) in str(error) else f"{path}: "
+        raise MismatchError(f"{place}{error}") from None
     return found.state, UNRECORDED if silent else found.numerics.name
 
 

@@ -10,7 +10,7 @@ from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.records import Net
 from . import caffe, caffe_graph, families, hdf5, legacy, weights
 from .archive import Archive, Origin, tool
-from .files import sha256
+from .files import check_apart, sha256
 from .graph_file import read_weights
 from .kinds import check_command
 from .native import Head, Native, is_backbone, recognised, to_native
@@ -61,7 +61,7 @@ def convert_caffe(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, head)
+    out = _checked_output(out, keep_hdf5, [prototxt, caffemodel], head)
     archive = read_caffe(
         Path(prototxt) if prototxt else None,
         Path(caffemodel),
@@ -103,10 +103,10 @@ def convert_tensorflow(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, head)
+    out = _checked_output(out, keep_hdf5, [checkpoint], head)
     archive = read_tensorflow(Path(checkpoint), variables)
     if multi_scale:
-        archive = replace(archive, settings={**archive.settings, "scales": MULTI_SCALE})
+        archive = _scaled(archive, MULTI_SCALE)
     return _write(archive, to_native(archive, head), out, keep_hdf5)
 
 
@@ -150,23 +150,39 @@ def convert_legacy(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, head)
+    out = _checked_output(out, keep_hdf5, [file], head)
     archive = legacy.read(Path(file), numerics)
+    found = recognised(archive, fresh_head=reset_head)
+    if out.suffix == ".h5" and found is None:
+        asked = {
+            "--num-classes": num_classes,
+            "--multi-scale": multi_scale,
+            "--output-stride": output_stride,
+        }
+        if wrong := [name for name, value in asked.items() if value is not None]:
+            raise UsageError(f"{file}: has no native model, which {', '.join(wrong)} would be of.")
+        hdf5.write(archive, out)
+        if keep_hdf5:
+            hdf5.write(archive, Path(keep_hdf5))
+        return None
     if multi_scale is not None:
-        scales = MULTI_SCALE if multi_scale else (1.0,)
-        archive = replace(archive, settings={**archive.settings, "scales": scales})
+        archive = _scaled(archive, MULTI_SCALE if multi_scale else (1.0,))
     if output_stride is not None:
+        if found and found[0] is not families.DEEPLAB_V3:
+            raise UsageError(f"--output-stride: a {found[0].title} has but one. Leave it out.")
         kept = {name: values for name, values in archive.settings.items() if name != "rates"}
         archive = replace(archive, settings={**kept, "output_stride": (float(output_stride),)})
-    if out.suffix == ".h5" and recognised(archive) is None:
-        hdf5.write(archive, out)
-        return None
     return _write(archive, to_native(archive, head), out, keep_hdf5)
 
 
-def _checked_output(out: str | Path, head: Head) -> Path:
-    """Refuse an output that cannot be, before anything is read."""
+def _checked_output(
+    out: str | Path, keep_hdf5: str | Path | None, read: Sequence[str | Path | None], head: Head
+) -> Path:
+    """Refuse outputs that cannot be, before anything is read."""
     out = Path(out)
+    check_apart(
+        [Path(path) for path in read if path], [out, *([Path(keep_hdf5)] if keep_hdf5 else [])]
+    )
     if out.suffix not in weights.SUFFIXES:
         raise UsageError(
             f"{out}: suffix {out.suffix!r}, expected one of {', '.join(weights.SUFFIXES)}."
@@ -176,6 +192,8 @@ def _checked_output(out: str | Path, head: Head) -> Path:
             f"{out}: an archive holds only what the source has; --reset-head goes with "
             ".safetensors or .pth."
         )
+    if keep_hdf5 and Path(keep_hdf5).suffix not in (".h5", ".hdf5"):
+        raise UsageError(f"{keep_hdf5}: expected a name that ends in .h5 for --hdf5.")
     return out
 
 
@@ -187,6 +205,18 @@ def _write(archive: Archive, native: Native, out: Path, keep_hdf5: str | Path | 
     else:
         weights.write(native.weights, out)
     return native
+
+
+def _scaled(archive: Archive, scales: legacy.Scales) -> Archive:
+    """Have the model run at other scales, where neither its family nor its graph forbids it."""
+    found = recognised(archive)
+    family = found[0] if found else families.DEEPLAB_V2
+    known = scales if family is families.DEEPLAB_V2 else (1.0,)
+    if archive.graph is not None and family.caffe is not None:
+        known = family.caffe.told_by_graph(archive.graph).get("scales", known)
+    if not set(scales) <= set(known):
+        raise UsageError(f"--multi-scale: this {family.title} runs at one scale. Leave it out.")
+    return replace(archive, settings={**archive.settings, "scales": scales})
 
 
 def read_tensorflow(path: Path, select: Sequence[str] = ()) -> Archive:

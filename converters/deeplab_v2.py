@@ -16,12 +16,13 @@ from typing import Any
 from ..proto.errors import MismatchError
 from ..proto.records import Net
 from .caffe_sizes import spatial
-from .family import Settings, Shape, as_json, of_json, read_settings
+from .family import Settings, Shape, as_json, check_positive, of_json, read_settings
 from .naming.deeplab_v2 import HEAD, SCALES, to_canonical
 from .naming.scheme import read
 from .topology import Table
 
 EXPANSION = 4  # A bottleneck's output has four times its inner width.
+MOST_BLOCKS = 999  # A file must not make us list billions of names.
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,15 @@ class DeepLabV2Config:
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     rates: tuple[int, ...] = (6, 12, 18, 24)
     scales: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be computed of."""
+        check_positive(rates=self.rates, scales=self.scales)
+        if not self.scales or max(self.blocks) > MOST_BLOCKS:
+            raise MismatchError(
+                f"model config: scales {self.scales}, blocks {self.blocks}, expected a scale, and "
+                f"at most {MOST_BLOCKS} blocks in a stage."
+            )
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "DeepLabV2Config":
@@ -172,7 +182,8 @@ def told_by_graph(graph: Net) -> Mapping[str, Any]:
 def told_by_settings(settings: Settings) -> Mapping[str, Any]:
     """Read what `settings_of` gave."""
     rates = {"rates": lambda values: tuple(int(rate) for rate in values)}
-    return read_settings(settings, {**rates, "scales": tuple})
+    scales = {"scales": lambda values: tuple(map(float, values))}
+    return read_settings(settings, {**rates, **scales})
 
 
 def settings_of(config: DeepLabV2Config) -> Settings:

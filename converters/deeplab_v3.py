@@ -13,7 +13,7 @@ from functools import cache, partial
 from typing import Any
 
 from ..proto.errors import MismatchError, UsageError
-from .family import Settings, Shape, as_json, of_json, read_settings
+from .family import Settings, Shape, as_json, check_positive, of_json, read_settings
 from .naming.deeplab_v3 import AUXILIARY, HEAD, PROGRAMS
 from .styles import STYLES, rule
 from .units import Backbone, Chain, Conv, Drop, Pyramid, Unit, convolutions, separable
@@ -64,6 +64,7 @@ class DeepLabV3Config:
             raise UsageError(f"backbone {self.backbone!r}: {self.style} has {', '.join(known)}.")
         if self.output_stride not in (8, 16):
             raise UsageError(f"output stride {self.output_stride}, expected 8 or 16.")
+        check_positive(rates=self.rates, width=(self.width,))
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -193,8 +194,8 @@ def infer_config(
     names = set(shapes)
     head = {name for name in names if name.startswith((f"{HEAD}score.", AUXILIARY))}
     decoder = any(name.startswith(f"{HEAD}low.") for name in names)
-    pooled = shapes.get(f"{HEAD}pyramid.pool.conv.weight", (0,))[0]
-    classes = shapes.get(f"{HEAD}score.conv.weight", (21,))[0]
+    pooled = (shapes.get(f"{HEAD}pyramid.pool.conv.weight") or (0,))[0]
+    classes = (shapes.get(f"{HEAD}score.conv.weight") or (21,))[0]
     auxiliary = any(name.startswith(AUXILIARY) for name in names)
     atrous = any(name.startswith(f"{HEAD}pyramid.branches.1.") for name in names)
     nets = [net for net in _nets(decoder) if style in (None, net[0])]
@@ -211,7 +212,7 @@ def infer_config(
             output_stride=stride,
             rates=(rates or published.rates_at(stride)) if atrous else (),
             auxiliary=auxiliary,
-            width=pooled / published.channels,
+            width=(pooled or published.channels) / published.channels,
         )
     whose = f"of {style}'s DeepLab v3 or v3+" if style else "DeepLab v3 or v3+"
     raise MismatchError(

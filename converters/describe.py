@@ -4,12 +4,14 @@ Each reader imports its format when it is called: a text file must not cost HDF5
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..proto.errors import MissingShardError
 from ..proto.records import Array, Net
 from . import families
 from .archive import Origin
@@ -17,6 +19,9 @@ from .files import sha256
 from .kinds import Kind, kind_of
 from .naming.families import foreign, looks_like
 from .numerics import Numerics
+
+if TYPE_CHECKING:
+    from ..proto.checkpoint import Checkpoint
 
 NO_STATISTICS = (float("nan"),) * 4
 
@@ -75,7 +80,7 @@ class _Content:
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()  # Where it is more than the one.
-    scales: Sequence[float] = ()  # Where it is told otherwise than by a graph.
+    scales: Sequence[float | str] = ()  # Where it is told otherwise than by a graph.
     content: str = ""  # Where the file says it.
 
 
@@ -135,9 +140,15 @@ def _checkpoint(path: Path) -> _Content:
 
     found = open_checkpoint(path)
     facts = {"format": found.format, "files": ", ".join(one.name for one in found.files)}
-    arrays = ((name, one.read()) for name, one in found.items())
     names = tensorflow.layers(tensorflow.stored(found))
-    return _Content(names, arrays, None, facts, found.notes, found.files)
+    return _Content(names, _present(found), None, facts, found.notes, found.files)
+
+
+def _present(checkpoint: "Checkpoint") -> Iterator[tuple[str, Array]]:
+    """Yield the variables but those in a missing shard, which the checkpoint's notes name."""
+    for name, variable in checkpoint.items():
+        with suppress(MissingShardError):
+            yield name, variable.read()
 
 
 def _frozen(path: Path) -> _Content:
@@ -175,7 +186,7 @@ def _archive(path: Path) -> _Content:
     names = [tensor.layer for tensor in archive.tensors]
     if archive.graph is not None:
         names += [layer.name for layer in archive.graph.layers]
-    scales = [float(one) for one in archive.settings.get("scales", ())]
+    scales = archive.settings.get("scales", ())
     return _Content(names, arrays, archive.graph, facts, scales=scales)
 
 
@@ -186,7 +197,7 @@ def _state(path: Path) -> _Content:
         return _graph(path)
     named, described = weights.read_named(path)
     facts: dict[str, str] = {}
-    scales: Sequence[float] = ()
+    scales: Sequence[float | str] = ()
     if described:
         found = weights.read(path)
         facts = {

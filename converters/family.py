@@ -6,7 +6,8 @@ shapes, its computation, its names, its Caffe net. The torch module is in ``zoo/
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol, Self, TypeVar
+from math import inf
+from typing import Any, Protocol, Self, TypeVar, get_args, get_origin
 
 from ..proto.errors import MismatchError
 from ..proto.records import Net
@@ -117,12 +118,33 @@ def as_json(config: Any) -> dict[str, Any]:
 
 
 def of_json(kind: Callable[..., C], found: Mapping[str, Any]) -> C:
-    """Make a config of what `as_json` gave; raise for keys that are not the config's."""
-    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(found) - set(known))
+    """Make a config of what `as_json` gave; raise for keys or types that are not the config's."""
+    types = {one.name: one.type for one in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(found) - set(types))
     if unknown:
-        raise MismatchError(f"model config: unknown keys {unknown}, expected {known}.")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        raise MismatchError(f"model config: unknown keys {unknown}, expected {list(types)}.")
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    wrong = [f"{name} {one!r}" for name, one in given.items() if not _fits(one, types[name])]
+    if wrong:
+        raise MismatchError(f"model config: {', '.join(wrong)}, expected values like {kind()}.")
+    return kind(**given)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of the type that a config's field is stated with."""
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if not isinstance(value, tuple) or (kinds[-1] is not ... and len(value) != len(kinds)):
+            return False
+        return all(_fits(one, kinds[0]) for one in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
+
+
+def check_positive(**numbers: tuple[float, ...]) -> None:
+    """Refuse numbers, by their fields' names, that are not above zero and finite."""
+    for name, values in numbers.items():
+        if not all(0 < one < inf for one in values):
+            raise MismatchError(f"model config: {name} {values}, expected numbers above zero.")
 
 
 def read_settings(settings: Settings, known: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
@@ -132,4 +154,7 @@ def read_settings(settings: Settings, known: Mapping[str, Callable[[Any], Any]])
         raise MismatchError(
             f"archive: unknown settings {unknown}, expected {', '.join(sorted(known))}."
         )
-    return {name: known[name](values) for name, values in settings.items()}
+    try:
+        return {name: known[name](values) for name, values in settings.items()}
+    except (ValueError, OverflowError, LookupError, TypeError) as error:
+        raise MismatchError(f"archive: settings {dict(settings)} ({error}).") from None

@@ -4,6 +4,7 @@ Equal archives give equal files, byte for byte: no times are stored, and everyth
 written in sorted order.
 """
 
+import os
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..proto.hdf5 import child, floats, opened
 from ..proto.records import Net
 from .archive import Archive, Origin, Role, Tensor, contiguous
 from .files import replacing
-from .numerics import Numerics
+from .numerics import Numerics, profile
 
 FORMAT = "deeplab-zoo archive"
 VERSION = 1
@@ -39,7 +40,7 @@ def write(archive: Archive, path: Path) -> None:
         file.attrs["framework"] = archive.origin.framework
         origin = file.create_group("origin")
         for name, digest in sorted(archive.origin.files.items()):
-            origin.attrs[quote(name, safe=" ")] = digest
+            origin.attrs[quote(os.fsencode(name), safe=" ")] = digest
         if archive.numerics is not None:
             numerics = file.create_group("numerics")
             for name, value in sorted(asdict(archive.numerics).items()):
@@ -53,7 +54,8 @@ def write(archive: Archive, path: Path) -> None:
         tensors = file.create_group("tensors")
         by_layer = sorted(archive.tensors, key=lambda one: one.layer)
         for layer, members in groupby(by_layer, key=lambda one: one.layer):
-            group = tensors.create_group(quote(layer, safe=" "))
+            # A point alone is this very group to HDF5.
+            group = tensors.create_group(quote(layer, safe=" ") if layer != "." else "%2E")
             for tensor in sorted(members, key=lambda one: one.role.value):
                 _write_tensor(group, tensor)
 
@@ -111,7 +113,10 @@ def _read_1(file: h5py.File) -> Archive:
     return Archive(
         Origin(
             str(_attribute(file, "framework")),
-            {unquote(name): str(digest) for name, digest in origin.attrs.items()},
+            {
+                unquote(name, errors="surrogateescape"): str(digest)
+                for name, digest in origin.attrs.items()
+            },
             str(_attribute(file, "tool")),
         ),
         _numerics(child(file, "numerics", h5py.Group)) if "numerics" in file else None,
@@ -143,15 +148,17 @@ def _settings(file: h5py.File) -> dict[str, tuple[float, ...] | str]:
 
 
 def _numerics(group: h5py.Group) -> Numerics:
-    fields = {}
-    for name in Numerics.__slots__:
+    known = profile(str(_attribute(group, "name")))
+    for name, value in asdict(known).items():
         if name == "std" and name not in group.attrs:
             continue  # Archives older than it divide by 1.
-        value = _attribute(group, name)
-        if isinstance(value, np.ndarray):
-            value = tuple(value.tolist())
-        fields[name] = value.item() if isinstance(value, np.generic) else value
-    return Numerics(**fields)
+        stored = _attribute(group, name)
+        if not np.array_equal(stored, value):  # Other files keep the profile's name only.
+            raise FormatError(
+                f"{group.file.filename}: {group.name}: {name} is {stored}, expected {value} as in "
+                f"the profile {known.name!r}."
+            )
+    return known
 
 
 def _read_tensor(layer: h5py.Group, role: str) -> Tensor:

@@ -51,8 +51,10 @@ _BY_SIGNATURE = {
     "a pickle": Kind.PTH,
 }
 
-# What follows a checkpoint's prefix in the names of its files.
+# What follows a checkpoint's prefix in the names of its files, and of those whose content tells
+# nothing: the graph beside it, and its data.
 _PART = r"(\.index|\.meta|(\.data)?-\d{5}-of-\d{5})"
+_MUTE = re.compile(r".+(\.meta|\.data-(\d{5}|\?{5})-of-\d{5})", re.DOTALL)
 
 
 def kind_of(path: Path) -> Kind:
@@ -93,8 +95,7 @@ def check_command(path: Path, command: str) -> None:
 
 def _told(path: Path) -> Kind | None:
     """Tell a file's format, None where it is none of ours or nothing is there."""
-    # The graph beside a checkpoint and its data tell nothing by their content.
-    if path.suffix == ".meta" or ".data-" in path.name or path.is_dir() or _is_prefix(path):
+    if _MUTE.fullmatch(path.name) or path.is_dir() or _is_prefix(path):
         return Kind.CHECKPOINT
     if not path.is_file():
         return None
@@ -128,7 +129,7 @@ def _is_pth(path: Path, start: bytes) -> bool:
     try:
         with ZipFile(path) as file:
             return any(name.endswith("/data.pkl") for name in file.namelist())
-    except BadZipFile:
+    except (BadZipFile, NotImplementedError, ValueError):
         return b"/data.pkl" in start
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ..proto.errors import MismatchError
 from ..proto.records import Net
 from .caffe_sizes import spatial
-from .family import Settings, Shape, as_json, of_json, read_settings
+from .family import Settings, Shape, as_json, check_positive, of_json, read_settings
 from .naming.largefov import HEAD, NAMING
 from .naming.scheme import read
 from .topology import Table
@@ -59,6 +59,10 @@ class LargeFOVConfig:
     rates: tuple[int, ...] = (12,)
     average: bool = True
     sides: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be computed of."""
+        check_positive(rates=self.rates)
 
     @property
     def scales(self) -> tuple[float, ...]:

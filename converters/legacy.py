@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..proto import deepdish, kaffe
 from ..proto.errors import FormatError, MismatchError, UsageError
 from . import families, hdf5, tensorflow, weights
-from .archive import Archive, Origin, Role, Tensor, tool
+from .archive import Archive, Origin, Role, Tensor, single, tool
 from .files import sha256
 from .kinds import Kind, check_command, kind_of
 from .naming.scheme import ALIAS, DROPPED
@@ -123,7 +123,7 @@ def _of_kaffe(path: Path) -> Iterator[Tensor]:
             if KAFFE_ROLES[name] is Role.WEIGHT and array.ndim in (2, 4):
                 data = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
                 transform = "axes to PyTorch's order"
-            yield _tensor(layer, KAFFE_ROLES[name], data, f"{layer}/{name}", transform)
+            yield _tensor(layer, KAFFE_ROLES[name], data, f"{layer}/{name}", transform, path)
 
 
 def _deepdish(path: Path, numerics: Numerics) -> Archive:
@@ -176,21 +176,23 @@ def _of_names(state: Mapping[str, NDArray[np.generic]], path: Path) -> Iterator[
     for name, data in state.items():
         module, _, parameter = name.rpartition(".")
         role = roles.get((parameter, module in norms))
-        if role is None:
-            raise FormatError(f"{path}: {name}: expected a weight, bias or running statistic.")
-        yield _tensor(module, role, data, name, "none")
+        if role is None or not module:
+            raise FormatError(
+                f"{path}: {name}: expected a weight, bias or running statistic of a layer."
+            )
+        yield _tensor(module, role, data, name, "none", path)
 
 
 def _tensor(
-    layer: str, role: Role, data: NDArray[np.generic], source: str, transform: str
+    layer: str, role: Role, data: NDArray[np.generic], source: str, transform: str, path: Path
 ) -> Tensor:
     dtype = data.dtype.newbyteorder("=")
     if dtype.kind != "f":
-        raise FormatError(f"{source}: {dtype}, expected numbers with a fraction.")
+        raise FormatError(f"{path}: {source}: {dtype}, expected numbers with a fraction.")
     if dtype != np.float32:
         change = tensorflow.to_float32(str(dtype))
         transform = change if transform == "none" else f"{change}, {transform}"
-    return Tensor(layer, role, np.asarray(data, np.float32), (source,), str(dtype), transform)
+    return Tensor(layer, role, single(data), (source,), str(dtype), transform)
 
 
 def _agree(path: Path, found: Numerics | None, named: Numerics | None) -> None:

@@ -40,7 +40,9 @@ class Head:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse class counts that no label map can have."""
+        """Refuse class counts that no label map can have, and seeds that nothing is drawn from."""
+        if self.seed < 0 or (self.seed and not self.reset):
+            raise UsageError(f"--seed {self.seed}, expected 0 or more, and with --reset-head.")
         if self.classes is not None and not 2 <= self.classes <= 255:
             raise UsageError(f"--num-classes {self.classes}, expected 2 to 255.")
 
@@ -134,12 +136,12 @@ def _headed(
     if not any(name.startswith(family.naming.head) for name in conversion.state):
         raise MismatchError(
             f"the file has no classifier ({_first_of_head(family, config)} and on). To start one "
-            "afresh: --reset-head."
+            "afresh: convert with --reset-head."
         )
     if head.classes not in (None, config.classes):
         raise MismatchError(
             f"the file has {config.classes} classes, asked for {head.classes}. To start a head "
-            "of another size afresh: --reset-head."
+            "of another size afresh: convert with --reset-head."
         )
     return config, {}
 
@@ -193,7 +195,7 @@ def _foreign(archive: Archive) -> str:
         f"{len(layers)} layers with weights has one of their names. "
         + (f"It looks like {like}. " if like else "")
         + f"They begin: {', '.join(layers[:5])}."
-        + (" To convert the net as it is: --graph." if archive.graph else "")
+        + (" To convert the net as it is: convert caffe --graph." if archive.graph else "")
     )
 
 

@@ -84,7 +84,7 @@ def rename(
     if problems:
         raise MismatchError(
             f"{len(problems)} tensors have no place in the model:\n{listing(problems)}\n"
-            "If they are another head, give --reset-head; else the file is of another model."
+            "If they are of another head: convert with --reset-head. Else it is another model."
         )
     return Conversion(state, sources, tuple(dropped))
 

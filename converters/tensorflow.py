@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..proto.checkpoint import Checkpoint
 from ..proto.errors import MismatchError, UsageError, listing
-from .archive import Role, Tensor
+from .archive import Role, Tensor, single
 from .caffe import non_finite
 from .naming.families import looks_like
 
@@ -81,7 +80,7 @@ def stored(checkpoint: Checkpoint) -> dict[str, Stored]:
     own = {key: name for key, name in checkpoint.full_names.items() if name and SLOT not in key}
     taken = Counter([*own.values(), *keys.values()])
     return {
-        own[key] if taken[own.get(key, "")] == 1 else keys[key]: Stored(
+        own[key] if key in own and taken[own[key]] == 1 else keys[key]: Stored(
             one.dtype, one.shape, one.read
         )
         for key, one in checkpoint.items()
@@ -113,12 +112,13 @@ def tensors(
     for pattern in select:
         if not any(fnmatchcase(name, pattern) for name in variables):
             raise UsageError(f"--variables {pattern!r} selects none of {len(variables)} variables.")
-    scope = scope_of(variables)
+    chosen = {n for n in variables if not select or any(fnmatchcase(n, one) for one in select)}
+    scope = scope_of(sorted(chosen))
     found: list[Tensor] = []
     dropped: list[tuple[str, str]] = []
     problems: list[str] = []
     for name, variable in variables.items():
-        if select and not any(fnmatchcase(name, pattern) for pattern in select):
+        if name not in chosen:
             dropped.append((name, UNSELECTED))
             continue
         reason = _reason(name)
@@ -137,7 +137,7 @@ def tensors(
             f"{len(problems)} variables are neither weights nor known to be left behind:\n"
             f"{listing(problems)}\n"
             + (f"It looks like {family}. " if family else "")
-            + "To take only some variables: --variables PATTERN."
+            + "To take only some variables: convert tf --variables PATTERN."
         )
     return Found(tuple(found), tuple(dropped), tuple(notes_of(found)))
 
@@ -190,7 +190,7 @@ def _tensor(name: str, layer: str, role: Role, variable: Stored, axes: str) -> T
     return Tensor(
         layer,
         role,
-        np.asarray(data, np.float32),
+        single(data),
         (name,),
         variable.dtype,
         ", ".join(transforms) or "none",

@@ -7,7 +7,8 @@ keeps it in the ``_metadata`` that PyTorch attaches to state dicts anyway.
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,8 +22,9 @@ from . import families, pth, rename
 from .archive import Float32, Origin, contiguous
 from .family import Config, Family
 from .files import replacing
+from .kinds import COMMANDS, kind_of
 from .naming.scheme import DROPPED
-from .numerics import Numerics, profile
+from .numerics import PROFILES, Numerics, profile
 
 KEY = "deeplab_zoo"
 FORMAT_VERSION = 1
@@ -133,7 +135,7 @@ def read(path: Path, *, numerics: str | None = None) -> Weights:
 
     """
     named, described = read_named(path)
-    fields = json.loads(described) if described else {}
+    fields = parsed(described, path)
     if fields.get("family") == "graph":
         raise MismatchError(
             f"{path}: is a graph, a net without a native model. It can be loaded, inspected, "
@@ -162,7 +164,11 @@ def read_named(path: Path) -> tuple[dict[str, Float32], str]:
         return _read_safetensors(path)
     if kind in ("a zip archive (PyTorch's .pth is one)", "a pickle"):
         return _read_pth(path)
-    raise FormatError(wrong_kind(path, kind, "a .safetensors or .pth weights file"))
+    told = wrong_kind(path, kind, "a .safetensors or .pth weights file")
+    with suppress(FormatError):
+        if kind != "text":  # Which may be anything.
+            told += f" To convert it: `deeplab-zoo {COMMANDS[kind_of(path)]}`."
+    raise FormatError(told)
 
 
 def _described(
@@ -174,15 +180,44 @@ def _described(
             f"{path}: {family.name} version {fields.get('version')!r}, expected version "
             f"{FORMAT_VERSION}. Is it from a newer deeplab-zoo?"
         )
-    if numerics and numerics != fields["numerics"]:
-        raise MismatchError(
-            f"{path}: was trained under {fields['numerics']!r}, asked for {numerics!r}."
+    with sound(path):
+        config, origin = family.config.from_json(fields["config"]), origin_of(fields)
+        trained = str(fields["numerics"])
+    if trained not in PROFILES:
+        known = ", ".join(PROFILES)
+        raise FormatError(
+            f"{path}: numerics profile {trained!r}, expected one of {known}. Is it from a newer "
+            "deeplab-zoo?"
         )
-    return (
-        family.config.from_json(fields["config"]),
-        profile(fields["numerics"]),
-        Origin(**fields["origin"]),
-    )
+    if numerics and numerics != trained:
+        raise MismatchError(f"{path}: was trained under {trained!r}, asked for {numerics!r}.")
+    return config, PROFILES[trained], origin
+
+
+def parsed(described: str, path: Path) -> Mapping[str, Any]:
+    """Parse our description of a file; one that is absent is empty."""
+    with sound(path):
+        return dict(json.loads(described or "{}").items())
+
+
+def origin_of(fields: Mapping[str, Any]) -> Origin:
+    """Read where a file's weights came from."""
+    found = fields["origin"]
+    files = {str(name): str(digest) for name, digest in found["files"].items()}
+    return Origin(str(found["framework"]), files, str(found["tool"]))
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Refuse a description that lacks what it must have, or has something else in its place."""
+    try:
+        yield
+    except (MismatchError, UsageError) as error:
+        raise FormatError(f"{path}: {error}") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{path}: what it says of itself is damaged ({type(error).__name__}: {error})."
+        ) from None
 
 
 def read_header(path: Path) -> str:
@@ -209,7 +244,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Float32], str]:
                 for name in file.keys()  # noqa: SIM118
             }
             return named, described
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError) as error:  # Types of numbers that NumPy lacks.
         raise FormatError(f"{path}: not a sound safetensors file ({error}).") from None
 
 
@@ -235,17 +270,22 @@ def _read_pth(path: Path) -> tuple[dict[str, Float32], str]:
         isinstance(name, str) and torch.is_tensor(one) and one.layout is torch.strided
         for name, one in found.items()
     ):
+        keys = f"; its keys begin {[*found][:5]}" if isinstance(found, dict) else ""
         raise FormatError(
-            f"{path}: holds {type(found).__name__}, expected a state dict of tensors by name."
+            f"{path}: holds {type(found).__name__}, expected a state dict of tensors by name, "
+            f"alone or under 'state_dict'{keys}."
         )
-    metadata = getattr(found, "_metadata", {}).get("", {})
+    with sound(path):
+        described = str(getattr(found, "_metadata", {}).get("", {}).get(KEY, ""))
     named = {
-        name.removeprefix("module."): (
-            one.detach().float() if one.dtype is torch.bfloat16 else one.detach()
-        ).numpy()
-        for name, one in found.items()
+        name.removeprefix("module."): pth.array(one, path, name) for name, one in found.items()
     }
-    return named, str(metadata.get(KEY, ""))
+    if len(named) < len(found):
+        twice = [name for name in named if name in found and f"module.{name}" in found]
+        raise FormatError(
+            f"{path}: names with and without 'module.' before them:\n{listing(twice)}"
+        )
+    return named, described
 
 
 def _canonical(named: Mapping[str, Float32], place: str) -> tuple[Family, str, dict[str, Float32]]:

@@ -110,12 +110,14 @@ def _newest(folder: Path) -> Path:
     """Return the prefix that a folder's ``checkpoint`` file names."""
     state = folder / STATE
     if not state.is_file():
-        names = [name.removesuffix(".index") for name in _siblings(state) if ".index" in name]
+        found = [Path(name) for name in _siblings(state) if name.endswith(".index")]
+        names = [name.stem for name in found]
         if len(names) == 1:
             return folder / names[0]
+        choice = f"Name one:\n{listing(sorted(names))}" if names else "There is no .index in it."
         raise FormatError(
             f"{folder}: is a folder without a file {STATE!r} that says which checkpoint is the "
-            f"newest. Name one:\n{listing(sorted(names))}"
+            f"newest. {choice}"
         )
     message = CheckpointState()
     if (kind := sniff(head(state))) != "text":

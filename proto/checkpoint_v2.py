@@ -18,7 +18,7 @@ from .bundle import Bundle, Entry, named, read_index
 from .bundle_checks import check_byte_order, oddities
 from .checkpoint_records import Checkpoint, DType, Variable, dtype_of, text, widened
 from .checkpoint_slices import assemble, check_cover, slice_key, slice_shape
-from .errors import FormatError
+from .errors import FormatError, MissingShardError
 from .table import CURE, Table, crc32c, masked, octets, placed
 from .wire import varint
 
@@ -125,7 +125,7 @@ def _stored(bundle: Bundle, entry: Entry) -> memoryview:
         )
     shard = bundle.shards.get(entry.shard)
     if shard is None:
-        raise FormatError(
+        raise MissingShardError(
             f"its data file {bundle.shard(entry.shard)} is missing. A checkpoint is the .index "
             "and all .data files together."
         )

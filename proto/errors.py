@@ -25,6 +25,10 @@ class FormatError(ZooError):
     exit_code = 3
 
 
+class MissingShardError(FormatError):
+    """One of several files that belong together, and that is not there."""
+
+
 class IntegrityError(ZooError):
     """Bytes that are not the ones that were promised."""
 

@@ -99,7 +99,11 @@ def open_frozen_graph(path: Path) -> FrozenGraph:
     """
     buffer = mapped(path, KIND)
     with placed(str(path)):
-        nodes = {node.name: node for node in _nodes(buffer)}
+        nodes: dict[str, Node] = {}
+        for node in _nodes(buffer):
+            if node.name in nodes:
+                raise FormatError(f"{node.name}: two nodes of this name")
+            nodes[node.name] = node
         constants = {
             node.name: _constant(node, path, len(buffer))
             for node in nodes.values()
@@ -183,11 +187,14 @@ def _read(
 def _rate(node: Node, constants: Mapping[str, Variable]) -> int:
     """Return by how much a node dilates, 1 if not at all."""
     if node.op == "SpaceToBatchND" and len(node.inputs) > 1 and node.inputs[1] in constants:
-        rates = constants[node.inputs[1]].read().ravel().tolist()
+        room = constants[node.inputs[1]]
+        if room.dtype not in ("int32", "int64"):
+            raise FormatError(f"{node.name}: makes room by {room.dtype}, expected whole numbers")
+        rates = room.read().ravel().tolist()
     else:
         listed = _last(node.attributes.get("dilations", memoryview(b"")), LIST)
         rates = list(_integers(listed))
-    return max(map(int, rates), default=1)
+    return max(rates, default=1)
 
 
 def _integers(listed: memoryview) -> Iterator[int]:

@@ -61,7 +61,7 @@ def placed(place: str) -> Iterator[None]:
     try:
         yield
     except FormatError as error:
-        raise FormatError(f"{place}: {error}") from None
+        raise type(error)(f"{place}: {error}") from None
 
 
 def octets(view: memoryview) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ async def together() -> list[str]:
     return await asyncio.gather(*(executed(name) for name in NAMES))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs tensorflow")
 def test_the_notebooks_run_and_both_frameworks_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # Its default warns.

@@ -18,6 +18,7 @@ from ..converters.naming.deeplab_v2 import HEAD, context_of, from_canonical
 from ..converters.native import to_native
 from ..converters.write_caffe import deploy_net, filled
 from ..proto import caffemodel, prototxt
+from ..proto.errors import UsageError
 from ..proto.records import Blob, Net
 from .data.layouts import open_dataset
 from .evaluation.evaluate import evaluate
@@ -56,6 +57,9 @@ def run(folder: Path, seed: int = 0) -> Iterator[Step]:
         folder / name
         for name in ("deploy.prototxt", "narrow.caffemodel", "narrow.h5", "narrow.safetensors")
     )
+    there = [one for one in (text, folder / "report.json", folder / "shapes") if one.exists()]
+    if there and not binary.exists():
+        raise UsageError(f"{there[0]}: is there already, and no demo's. Name another folder: -o.")
     net = filled(deploy_net(NARROW, *SIZE), random_blobs(NARROW, seed))
     write_net(net, text, binary)
     yield Step(f"wrote a narrow DeepLab-ResNet-101 of {len(net.layers)} layers", binary)

@@ -1,11 +1,14 @@
 """Devices by their names, and float32 that they do not round."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
 from ..proto.errors import UsageError
+
+T = TypeVar("T")
 
 
 def device_called(name: str, index: int = 0) -> torch.device:
@@ -36,12 +39,34 @@ def device_called(name: str, index: int = 0) -> torch.device:
 
 @contextmanager
 def plain_float32() -> Iterator[None]:
-    """Keep a device from rounding float32 to TF32's ten bits, or bfloat16's seven."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    """Keep float32 from being rounded to TF32 by a GPU, or to bfloat16 by a processor.
+
+    PyTorch has two sets of switches. Its compiler reads the older one, which raises where a
+    caller has moved the newer one alone; so both are set, and what could be read is restored.
+    """
+    backends: Any = torch.backends
+    newer = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn,
+             backends.mkldnn.matmul, backends.mkldnn.conv)  # fmt: skip
+    before = [one.fp32_precision for one in newer]
+    products = _readable(torch.get_float32_matmul_precision)
+    convolutions = _readable(lambda: backends.cudnn.allow_tf32)
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    backends.cudnn.allow_tf32 = False
+    for one in newer:
+        one.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        if convolutions is not None:
+            backends.cudnn.allow_tf32 = convolutions
+        for one, value in zip(newer, before, strict=True):
+            one.fp32_precision = value
+
+
+def _readable(switch: Callable[[], T]) -> T | None:
+    try:
+        return switch()
+    except RuntimeError:
+        return None

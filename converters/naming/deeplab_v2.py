@@ -6,6 +6,7 @@ In a state dict a module's name is followed by ``.weight``, ``.bias``, ``.runnin
 
 from collections.abc import Sequence
 
+from ...proto.errors import MismatchError
 from .scheme import Naming, Values
 
 # fmt: off
@@ -72,6 +73,9 @@ blob_of = NAMING.blob_of
 
 def context_of(blocks: Sequence[int], scale: float = 1.0, labels: str = "voc12") -> Values:
     """Return what Caffe's names hold beyond canonical ones: the context of the above."""
-    suffix = next(suffix for suffix, known in SCALES.items() if known == scale)
+    suffix = next((suffix for suffix, known in SCALES.items() if known == scale), None)
+    if suffix is None:
+        known = ", ".join(map(str, SCALES.values()))
+        raise MismatchError(f"the scale {scale}: Caffe's net has the scales {known} only.")
     counts = {f"blocks{stage}": count for stage, count in enumerate(blocks, 1)}
     return {**counts, "scale": suffix, "labels": labels}

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
+# A number in a name has one spelling, and is short: a file must not make us count to billions.
+DIGITS = "(?:0|[1-9][0-9]{0,2})"
+
 Value = int | str
 Values = dict[str, Value]
 
@@ -33,7 +36,7 @@ def _number(value: str, first: int = 0) -> Codec:
     """Count from ``first`` what the values count from 0 or 1."""
     return Codec(
         value,
-        r"\d+",
+        DIGITS,
         lambda text: int(text) - first,
         lambda values: str(int(values[value]) + first),
     )
@@ -69,13 +72,13 @@ CODECS = {
     "B": _number("block", 1),  # from 1
     "e": Codec("block", "[12]", int, lambda values: str(values["block"])),  # 1 or 2
     # Caffe's ResNets: a, b, c in a stage of three blocks; a, b1, b2, ... in a longer one.
-    "L": Codec("block", r"b\d+|[a-z]", _read_letters, _write_letters),
+    "L": Codec("block", rf"b{DIGITS}|[a-z]", _read_letters, _write_letters),
     "r": _number("rate"),  # parallel convolutions of the head, from 0
     "R": _number("rate", 1),  # from 1
     "x": _text("scale", r"(?:_res\d+)?"),  # suffix of a branch of a multi-scale net
     "t": _text("labels", r"[A-Za-z0-9]+(?:_[A-Za-z]+)*"),  # which label set a head is for
     # VGG's heads: no number where there is one of them, else _1, _2, ...
-    "n": Codec("rate", r"(?:_\d+)?", _read_branch, _write_branch),
+    "n": Codec("rate", rf"(?:_{DIGITS})?", _read_branch, _write_branch),
     "p": _text("tap", r"data|pool[1-4]"),  # what a side branch reads
 }
 

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,8 +21,6 @@ def run(
     """Run the command line in a process of its own, as the console script does."""
     code = "import sys; from deeplab_zoo.cli.main import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    import os
-
     return subprocess.run(
         command,
         check=False,
@@ -95,6 +94,23 @@ def test_a_mistake_is_one_message_and_an_exit_code(
     assert complaint in found.stderr
     assert "Traceback" not in found.stderr
     assert found.stdout == ""
+
+
+def test_a_place_that_cannot_be_looked_at_exits_with_6(tmp_path: Path) -> None:
+    found = run("inspect", "x" * 300, cwd=tmp_path)
+    assert found.returncode == 6
+    assert found.stderr == f"deeplab-zoo: {'x' * 300}: File name too long.\n"
+
+
+def test_a_name_that_cannot_be_printed_costs_no_traceback(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.prototxt")
+    try:
+        (tmp_path / name).write_text('layer { name: "a" type: "ReLU" }')
+    except OSError:
+        pytest.skip("this file system has no such names")
+    found = run("inspect", name, cwd=tmp_path, PYTHONIOENCODING="utf-8:strict")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith(r"caf\udce9.prototxt: Caffe prototxt")
 
 
 def test_damage_exits_with_3(tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def test_another_network_is_kept_as_an_archive_with_a_note(run: Run, tmp_path: P
     found = run("convert", "legacy", "other.safetensors", "-o", "x.h5")
     assert found.stderr == "note: a network without a native model; kept as an archive only\n"
     assert found.stdout.startswith("wrote x.h5")
+    account = run("convert", "legacy", "other.safetensors", "-o", "x.h5", "--json").stdout
+    assert json.loads(account) == {"written": ["x.h5"], "notes": [found.stderr[6:-1]]}
     refused = run("convert", "legacy", "other.safetensors", "-o", "x.safetensors", code=1)
     assert "It looks like DeepLab v1 ResNet in kazuto1011's names" in refused.stderr
 

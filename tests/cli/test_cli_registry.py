@@ -2,6 +2,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -85,11 +86,12 @@ def test_a_zoo_of_ones_own_from_add_to_prune(shell: Shell, tmp_path: Path) -> No
     shell("fetch", "ours", *own)
     would = shell("prune", "ours", *own, "--dry-run")
     assert str(path) in would.stdout
+    assert "would free 128.5 kB" in would.stderr
     assert path.exists()
     shell("prune")
     assert path.read_bytes() == BODY
     assert not [*(tmp_path / "cache" / "quarantine").iterdir()]
-    assert "freed 128.5 kB" in shell("prune", "ours", *own).stderr
+    assert "freed 128.5 kB" in shell("prune", "ours", "ours", *own).stderr
     assert not path.exists()
     assert not [*(tmp_path / "cache" / "blobs").glob("*/*/*")]
 
@@ -146,7 +148,7 @@ def test_a_bar_shows_the_rate_and_the_time_left(
         (("show", "nothing-like-it-at-all"), 2, "no such entry"),
         (("fetch", "deeplabv2-resnet101-voc"), 4, "--trust-on-first-use"),
         (("fetch", "sbd", "--locked"), 4, "--locked"),
-        (("fetch", "sbd", "--offline"), 7, "--from-file PATH"),
+        (("fetch", "sbd", "--offline"), 7, "--from-file FOLDER"),
         (
             ("fetch", "resnet101-imagenet-caffe", "--from-file", "ours.bin"),
             2,
@@ -198,10 +200,17 @@ def test_the_shipped_registry_passes_lint_and_a_planted_fault_does_not(
 def test_the_page_and_poochs_list_are_written(shell: Shell, tmp_path: Path) -> None:
     shell("registry", "html", "--registry", "registry.yaml")
     assert 'id="ours"' in (tmp_path / "registry.html").read_text()
+    own = tmp_path / "registry.yaml"
+    text = own.read_text().replace("filename: ours.bin", "filename: our s.bin")
+    own.write_text(
+        text.replace("- url: ours.bin", "- {url: gone.bin, dead: '2020'}\n      - url: ours.bin")
+    )
     rows = shell("registry", "export", "--pooch", "--registry", "registry.yaml").stdout.splitlines()
-    assert rows[-1].split()[0] == "ours/ours.bin"
-    assert rows[-1].split()[1].startswith("sha256:")
-    assert all(len(row.split()) == 3 for row in rows)
+    name, digest, url = shlex.split(rows[-1])  # As pooch reads it.
+    assert name == "ours/our s.bin"
+    assert digest.startswith("sha256:")
+    assert url == (tmp_path / "ours.bin").as_uri()
+    assert all(len(shlex.split(row)) == 3 for row in rows)
 
 
 @pytest.mark.parametrize(

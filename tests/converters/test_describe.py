@@ -181,3 +181,13 @@ def test_a_missing_or_damaged_file_is_an_error(save_checkpoint: Save, tmp_path: 
     data.write_bytes(b"\x01" + data.read_bytes()[1:])
     with pytest.raises(ZooError, match=r"x.data-00000-of-00001.*crc32c"):
         describe(path)
+
+
+def test_a_missing_shard_is_a_note_and_its_variables_are_left_out(
+    save_checkpoint: Save, tmp_path: Path
+) -> None:
+    path = save_checkpoint({"conv1/weights": np.ones((2, 3), "f4")}, "x")
+    (tmp_path / "x.data-00000-of-00001").unlink()
+    found = describe(path)
+    assert found.tensors == ()
+    assert found.notes == ("x.data-00000-of-00001: missing, its variables cannot be read",)

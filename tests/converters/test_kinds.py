@@ -1,5 +1,6 @@
 """A file's format is told by its content, a checkpoint's also by its neighbours."""
 
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -192,3 +193,15 @@ def test_what_no_command_converts_is_refused_in_the_words_of_the_one_given(
 ) -> None:
     (tmp_path / "x.bin").write_bytes(bytes(99))
     assert expected in refused(tmp_path / "x.bin", given, tmp_path / "out.safetensors")
+
+
+def test_a_name_with_data_in_it_is_not_a_checkpoints_for_that(files: Path, tmp_path: Path) -> None:
+    shutil.copy(files / "x.pth", tmp_path / "voc.data-aug.pth")
+    assert kind_of(tmp_path / "voc.data-aug.pth") is Kind.PTH
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_a_pipe_is_refused_without_being_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.pth")
+    with pytest.raises(ZooError, match=r"x.pth: is a device or a pipe, expected a file"):
+        kind_of(tmp_path / "x.pth")

@@ -74,3 +74,9 @@ def test_the_published_net_has_44_million_numbers() -> None:
             count *= size
         total += count
     assert total == 44_153_876
+
+
+@pytest.mark.parametrize("number", ["400000000", "9" * 5000, "00", "01", "\u0663"])
+def test_a_number_in_a_name_has_one_short_spelling(number: str) -> None:
+    assert names.to_canonical("isht7", f"Scale.layer1.{number}.conv1") is None
+    assert names.to_canonical("caffe", f"res2b{number}_branch2a") is None

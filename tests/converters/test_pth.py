@@ -3,6 +3,8 @@
 import os
 import pickle
 import re
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from deeplab_zoo.converters import pth
+from deeplab_zoo.converters.kinds import Kind, kind_of
 from deeplab_zoo.converters.weights import read_named
 from deeplab_zoo.proto.errors import FormatError
 
@@ -75,3 +78,74 @@ def test_what_names_the_system_is_refused(tmp_path: Path) -> None:
 def test_what_stands_for_an_object_keeps_nothing() -> None:
     one = pickle.loads(pickle.dumps(pth.Unread("of", "this")))
     assert vars(one) == {}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_way_of_cutting_a_file_short_is_damage(tmp_path: Path, *, zipped: bool) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"a.weight": torch.arange(9000.0)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for size in (40, 300, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(FormatError, match=r"x.pth: cannot be read as a state dict \(\S"):
+            read_named(path)
+
+
+def test_a_flipped_byte_in_a_zips_names_still_leaves_it_a_pth(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"a.weight": torch.arange(3.0)}, path)
+    whole = bytearray(path.read_bytes())
+    at = whole.rindex(b"PK\1\2")
+    whole[at + 9] |= 8  # The names of this entry are now said to be UTF-8.
+    whole[at + 46] = 0xFF
+    path.write_bytes(whole)
+    assert kind_of(path) is Kind.PTH
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: torch.zeros(2, 3, device="meta"), "expected numbers"),
+        (lambda: torch.zeros(1).expand(10**6, 10**6), "of which 4 bytes are stored"),
+    ],
+)
+def test_a_tensor_without_its_numbers_is_refused(
+    tmp_path: Path, make: Callable[[], torch.Tensor], complaint: str
+) -> None:
+    torch.save({"a.weight": make()}, tmp_path / "x.pth")
+    with pytest.raises(FormatError, match=rf"x.pth: a.weight: torch.float32.*{complaint}"):
+        read_named(tmp_path / "x.pth")
+
+
+def test_floats_that_numpy_lacks_are_widened(tmp_path: Path) -> None:
+    state = {"a": torch.tensor([0.5, -3.0]).to(torch.float8_e4m3fn), "b": torch.ones(1).bfloat16()}
+    torch.save(state, tmp_path / "x.pth")
+    named, _ = read_named(tmp_path / "x.pth")
+    assert {name: (str(one.dtype), one.tolist()) for name, one in named.items()} == {
+        "a": ("float32", [0.5, -3.0]),
+        "b": ("float32", [1.0]),
+    }
+
+
+def test_a_name_with_and_without_its_prefix_is_not_taken_twice(tmp_path: Path) -> None:
+    state = {
+        "a.weight": torch.zeros(2),
+        "module.a.weight": torch.ones(2),
+        "module.b": torch.ones(1),
+    }
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(FormatError, match=r"with and without 'module.' before them:\n  a.weight$"):
+        read_named(tmp_path / "x.pth")
+
+
+def test_a_zip_that_unpacks_to_far_more_than_its_bytes_is_refused(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.zeros(10**6)}, tmp_path / "x.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "x.pth") as whole,
+        zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    assert read_named(tmp_path / "x.pth")[0]["a.weight"].size == 10**6
+    with pytest.raises(FormatError, match=r"y.pth: \d+ bytes that unpack to \d{7}"):
+        read_named(tmp_path / "y.pth")

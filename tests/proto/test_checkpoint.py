@@ -285,3 +285,14 @@ class TestGolden:
             open_checkpoint(SMALL / prefix)
             taken.append(time.perf_counter() - start)
         assert min(taken) < 0.1
+
+
+def test_of_a_folder_only_whole_indexes_are_offered(tmp_path: Path) -> None:
+    with pytest.raises(
+        FormatError, match=r"says which checkpoint is the newest. There is no .index"
+    ):
+        open_checkpoint(tmp_path)
+    for name in ("a.index", "b.index", "a.index.part"):
+        (tmp_path / name).touch()
+    with pytest.raises(FormatError, match=r"Name one:\n  a\n  b$"):
+        open_checkpoint(tmp_path)

@@ -134,3 +134,16 @@ def test_damage_to_the_graph_names_file_and_byte(opened: Any, tmp_path: Path) ->
     path.write_bytes(b"<html>")
     with pytest.raises(FormatError, match=r"is a web page, expected a frozen graph"):
         open_frozen_graph(path)
+
+
+def test_what_tells_a_dilation_must_be_whole_numbers_and_no_node_is_there_twice(
+    opened: Any,
+) -> None:
+    for values in (
+        const("b", FLOAT, (1,), content([np.nan], "<f4")),
+        const("b", 7, (1,), sized(8, b"2")),
+    ):
+        with pytest.raises(FormatError, match=r"x.pb: s: makes room by (float32|string)"):
+            opened(values, node("s", "SpaceToBatchND", "image", "b"))
+    with pytest.raises(FormatError, match=r"x.pb: a: two nodes of this name"):
+        opened(node("a", "Placeholder"), node("a", "Identity"))

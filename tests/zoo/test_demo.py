@@ -8,6 +8,7 @@ import pytest
 
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.proto import prototxt
+from deeplab_zoo.proto.errors import UsageError
 from deeplab_zoo.zoo import demo
 from deeplab_zoo.zoo.training.job import Result
 
@@ -39,3 +40,13 @@ def test_a_prototxt_written_by_the_demo_says_what_it_is(
 ) -> None:
     text, _ = make_net(tiny_config)
     assert prototxt.read(text).name == "deeplab_v2"
+
+
+def test_a_folder_with_files_of_somebody_elses_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo.opencv, "version", lambda: "4")
+    (tmp_path / "deploy.prototxt").write_text("mine")
+    with pytest.raises(UsageError, match=r"deploy\.prototxt: is there already, and no demo's"):
+        list(demo.run(tmp_path))
+    assert (tmp_path / "deploy.prototxt").read_text() == "mine"

@@ -164,7 +164,7 @@ def test_one_that_only_looks_like_a_deeplab_is_a_graph_with_a_note(
 
 
 def test_without_the_option_the_error_names_it(files: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(MismatchError, match="To convert the net as it is: --graph"):
+    with pytest.raises(MismatchError, match="To convert the net as it is: convert caffe --graph"):
         convert_caffe(*files, tmp_path / "x.safetensors")
 
 

@@ -160,6 +160,16 @@ def test_dest_gets_copies(published: Path, tmp_path: Path, home: Path) -> None:
     assert (home / "files" / "ours" / "train.caffemodel").read_bytes() == published.read_bytes()
 
 
+@pytest.mark.usefixtures("published")
+def test_dest_gets_the_converted_file_by_its_name(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    for _ in range(2):
+        path = deeplab_zoo.fetch("ours", trust_on_first_use=True, convert=True, dest=out)
+        assert path == out / "ours.safetensors"
+    assert [one.name for one in out.iterdir()] == ["ours.safetensors"]
+    assert deeplab_zoo.load(path).config.classes == 5
+
+
 def test_weights_written_elsewhere_need_their_numerics_named(tmp_path: Path) -> None:
     config = DeepLabV2Config(3, (1, 1, 1, 1), 4, (2, 2, 2, 2))
     state = {name: torch.zeros(shape) for name, shape in parameters(config).items()}
@@ -213,3 +223,14 @@ def test_torch_hub_loads_entries_by_name_from_the_checkout(tmp_path: Path) -> No
         check=False, capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
+
+
+def test_a_foreign_file_is_told_what_converts_it(
+    make_net: Make, tiny_config: DeepLabV2Config, tmp_path: Path
+) -> None:
+    _, binary = make_net(tiny_config)
+    with pytest.raises(FormatError, match="To convert it: `deeplab-zoo convert caffe`"):
+        deeplab_zoo.load(binary)
+    (tmp_path / "page.pth").write_text("<html>gone</html>")
+    with pytest.raises(FormatError, match=r"page.pth: is a web page.* fetch it again.$"):
+        deeplab_zoo.load(tmp_path / "page.pth")

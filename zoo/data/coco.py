@@ -19,6 +19,7 @@ from ...proto.errors import FormatError, MissingDependencyError, StorageError, U
 from ..evaluation.paint import png
 from .images import Bytes
 from .legend import VOID, find_legend, legend
+from .rewrite import demand_free
 
 BACKGROUND = "background"
 LARGEST = 65535  # Sides of a JPEG.
@@ -65,7 +66,10 @@ def read_instances(path: Path) -> Annotations:
     """
     try:
         content = json.loads(path.read_bytes())
-        categories = {int(one["id"]): str(one["name"]) for one in content["categories"]}
+        # A name is a line of classes.txt.
+        categories = {
+            int(one["id"]): " ".join(str(one["name"]).split()) for one in content["categories"]
+        }
         sizes = {one["id"]: _sized(one) for one in content["images"]}
         held: dict[Any, list[tuple[int, Shape]]] = defaultdict(list)
         problems = []
@@ -195,16 +199,20 @@ def convert_instances(
     target: Path,
     classes: str = "all",
     progress: Callable[[int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> int:
     """Write a mask for every picture of a file of instances, and ``classes.txt``.
 
     ``classes`` is ``all`` or what `find_legend` takes; ``progress`` is told how many pictures of
-    how many are done. Returns their number.
+    how many are done; ``overwrite`` replaces files that are there. Returns their number.
 
     Raises
     ------
     FormatError
         See `read_instances`; or run lengths that pycocotools cannot read.
+    UsageError
+        A file would be replaced unasked.
 
     """
     found = read_instances(source)
@@ -219,6 +227,8 @@ def convert_instances(
     stems = [Path(one.name).stem for one in found.pictures]
     if len(set(stems)) < len(stems):
         raise FormatError(f"{source}: has pictures of the same name, whose masks would be one.")
+    if not overwrite:
+        demand_free(target, [target / "classes.txt", *(target / f"{stem}.png" for stem in stems)])
     folder_for(target)
     write_text(target / "classes.txt", "".join(f"{name}\n" for name in names))
     for number, (stem, picture) in enumerate(zip(stems, found.pictures, strict=True), 1):

@@ -24,20 +24,21 @@ def convert_masks(
     legend: Legend,
     *,
     grey: bool = False,
+    overwrite: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> Iterator[Path]:
     """Convert a mask, or a folder of them, yielding each file written.
 
     ``grey`` takes the values for luminances of the legend's colours. Values that a legend
-    renumbers (Cityscapes' labelIds) leave as class ids, void as 255. ``progress`` is told how
-    many of how many are done.
+    renumbers (Cityscapes' labelIds) leave as class ids, void as 255. ``overwrite`` replaces
+    files that are there. ``progress`` is told how many of how many are done.
 
     Raises
     ------
     FormatError
         Some masks cannot be read. All of them are named, after the others were written.
     UsageError
-        The target is the source or lies in it.
+        The target is the source or lies in it, or a file would be replaced unasked.
 
     """
     read = read_grey if grey else read_mask
@@ -45,7 +46,7 @@ def convert_masks(
     def change(path: Path) -> bytes:
         return png(Image.fromarray(read(path, legend)))
 
-    yield from rewrite(source, target, change, progress=progress)
+    yield from rewrite(source, target, change, overwrite=overwrite, progress=progress)
 
 
 def read_grey(path: Path, legend: Legend) -> Bytes:

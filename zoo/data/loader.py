@@ -6,8 +6,9 @@ number of workers and ranks, or where a run was interrupted, changes nothing.
 
 import os
 import signal
+from collections.abc import Iterator
 from threading import Thread
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ...converters.numerics import Numerics
-from ...proto.errors import MismatchError, UsageError, listing
+from ...proto.errors import MismatchError, UsageError, ZooError, listing
 from .augment import AUGMENTATIONS, Augmentation, apply, centre_crop, draw, generator
 from .dataset import Dataset
 from .images import read_mask, read_photo
@@ -74,9 +75,29 @@ class Samples(TorchDataset[Item]):
             id=sample.id,
         )
 
+    def __getitems__(self, keys: list[Key]) -> list[Item] | ZooError:
+        """Read a batch of samples; what is wrong with one is returned, for `Loader` to raise."""
+        try:
+            return [self[key] for key in keys]
+        except ZooError as error:
+            return error
 
-def collate(items: list[Item]) -> Batch:
-    """Put samples into one batch."""
+
+class Loader(DataLoader[Item]):
+    """Batches whose errors are raised as they are: torch's have a worker's traceback in them."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Yield batches."""
+        for batch in super().__iter__():
+            if isinstance(batch, ZooError):
+                raise batch
+            yield batch
+
+
+def collate(items: list[Item] | ZooError) -> Batch | ZooError:
+    """Put samples into one batch; an error stays one."""
+    if isinstance(items, ZooError):
+        return items
     sizes = [tuple(item["label"].shape) for item in items]
     height, width = (max(size[axis] for size in sizes) for axis in range(2))
     images, labels = [], []
@@ -104,7 +125,7 @@ def loader(
     world: int = 1,
     workers: int = 0,
     pin: bool | None = None,
-) -> "DataLoader[Item]":
+) -> Loader:
     """Return endless batches for training.
 
     Parameters
@@ -147,7 +168,7 @@ def evaluation_loader(
     world: int = 1,
     workers: int = 0,
     pin: bool | None = None,
-) -> "DataLoader[Item]":
+) -> Loader:
     """Return every sample once, in order; ranks share without overlap.
 
     ``crop`` is the side of a `centre_crop`; 0 takes samples at their own size.
@@ -159,8 +180,8 @@ def evaluation_loader(
 
 def _loader(
     samples: Samples, keys: Stream | Share, batch_size: int, workers: int, pin: bool | None
-) -> "DataLoader[Item]":
-    return DataLoader(
+) -> Loader:
+    return Loader(
         samples,
         batch_size,
         sampler=keys,

@@ -1,6 +1,6 @@
 """A folder of masks becomes another: each file changed, written whole, and the bad ones named."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -19,7 +19,7 @@ def rewrite(
     change: Callable[[Path], bytes],
     *,
     workers: int = 0,
-    overwrite: bool = True,
+    overwrite: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> Iterator[Path]:
     """Write the PNG that ``change`` makes of a mask, or of each in a folder; yield what is written.
@@ -35,11 +35,8 @@ def rewrite(
 
     """
     pairs = _pairs(source, target)
-    if present := [str(out) for _, out in pairs if out.exists() and not overwrite]:
-        raise UsageError(
-            f"{target}: has {len(present)} of the files to write:\n{listing(present)}\n"
-            "Replace them (--overwrite), or name another place."
-        )
+    if not overwrite:
+        demand_free(target, [out for _, out in pairs])
     if source.is_dir():
         folder_for(target)
     bad = []
@@ -54,6 +51,15 @@ def rewrite(
         progress(done, len(pairs))
     if bad:
         raise FormatError(f"{len(bad)} of {len(pairs)} masks not converted:\n{listing(bad)}")
+
+
+def demand_free(target: Path, files: Iterable[Path]) -> None:
+    """Raise `UsageError` if some of the files to write are there already."""
+    if present := [str(file) for file in files if file.is_file()]:
+        raise UsageError(
+            f"{target}: has {len(present)} of the files to write:\n{listing(present)}\n"
+            "Replace them (--overwrite), or name another place."
+        )
 
 
 def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:

@@ -135,6 +135,8 @@ class Work:
         Is told how many images of how many this process has done.
     optimize
         See `load`; for who opens the network.
+    stopped
+        Is asked before each group of images; those that follow a yes are not scored.
 
     """
 
@@ -143,6 +145,7 @@ class Work:
     workers: int = 0
     progress: Callable[[int, int], None] | None = None
     optimize: Optimize | None = None
+    stopped: Callable[[], bool] = lambda: False
 
 
 def count_dataset(
@@ -180,6 +183,8 @@ def count_dataset(
     def counts() -> Iterator[Counts]:
         nonlocal done
         for group in alike(batches, work.batch_size):
+            if work.stopped():
+                return
             # Each from its own page-locked memory, where there is a GPU; a joint one is not.
             images = torch.cat([one["image"].to(device, non_blocking=True) for one in group])
             found = score(model, images, protocol)

@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from ...converters.numerics import Numerics
-from ...proto.errors import UsageError
+from ...proto.errors import MismatchError, UsageError
 from ..models.inference import Network, photos, whole
 from ..models.resampling import resize, scaled
 
@@ -220,5 +220,7 @@ def decide(scores: Tensor, wanted: int | None = None, *, by_sign: bool = False) 
         wanted, by_sign = 0, True
     if wanted is not None and by_sign:
         return (scores[:, wanted] > 0).byte()
+    if scores.shape[1] > 256:
+        raise MismatchError(f"scores: {scores.shape[1]} classes, a mask holds 256 at most.")
     ids = scores.argmax(1)
     return (ids if wanted is None else ids == wanted).byte()

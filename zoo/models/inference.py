@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ...converters.numerics import Numerics
 from ...proto.errors import MismatchError
+from ..devices import plain_float32
 from .resampling import resize
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def padded_size(size: int, numerics: Numerics) -> int:
 def scoring(model: Network, precision: "Precision | None" = None) -> Iterator[torch.device]:
     """Have the model in eval mode, without gradients, until the block ends; give its device.
 
-    Then each of its parts is in the mode it was in: frozen batch norms stay frozen. An optimised
-    model keeps its own precision.
+    Then each of its parts is in the mode it was in: frozen batch norms stay frozen. Float32 is
+    that on a GPU too, see `plain_float32`; an optimised model keeps its own precision.
     """
     device = next(model.parameters()).device
     modes = [(part, part.training) for part in model.modules()]
@@ -102,7 +103,7 @@ def scoring(model: Network, precision: "Precision | None" = None) -> Iterator[to
     half = precision == "bf16" and not hasattr(model, "precision")
     cast = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
     try:
-        with torch.inference_mode(), cast:
+        with torch.inference_mode(), plain_float32(), cast:
             yield device
     finally:
         for part, training in modes:

@@ -16,6 +16,7 @@ from ...converters.graph.engine import Graph
 from ...converters.numerics import profile
 from ...converters.weights import SUFFIXES, Weights
 from ...proto.errors import UsageError
+from ..devices import device_called
 from .deeplab_v2 import DeepLabV2
 from .deeplab_v3 import DeepLabV3
 from .largefov import LargeFOV
@@ -88,11 +89,13 @@ def load(
     Raises
     ------
     UsageError
-        A graph is to be optimised, or a precision is given for a model that is not.
+        A graph is to be optimised, a precision is given for a model that is not, or the device
+        is not there.
 
     """
+    present = torch.cuda.current_device() if torch.cuda.is_available() else 0
+    device = device_called(str(device), present)
     model = open_model(file_of(name_or_path), numerics=numerics, evaluate_as=evaluate_as)[0]
-    device = torch.device(device)
     if optimize is None:
         if precision:
             raise UsageError(f"precision {precision}: is of a model that is optimised.")

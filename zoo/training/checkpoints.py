@@ -58,6 +58,8 @@ class Saved:
         As YAML.
     precision
         The loss scaler's state, of fp16.
+    numerics
+        Name of the profile that the weights file records; none before it is written.
 
     """
 
@@ -68,6 +70,7 @@ class Saved:
     mean: State = field(default_factory=dict)
     best: float = -1.0
     precision: dict[str, Any] = field(default_factory=dict)
+    numerics: str = ""
 
 
 def write_weights(like: Weights, state: State, path: Path) -> None:
@@ -163,12 +166,12 @@ def read(path: Path) -> Saved:
                 f"{path}: version {content['version']}, expected {VERSION}. Is it from a newer "
                 "deeplab-zoo?"
             )
-        held = weights_file.read(path.with_suffix(".safetensors")).state
-        state = {name: torch.from_numpy(np.array(one)) for name, one in held.items()}
+        held = weights_file.read(path.with_suffix(".safetensors"))
+        state = {name: torch.from_numpy(np.array(one)) for name, one in held.state.items()}
         model = content["model"]
         return Saved(
             content["step"], model or state, content["solver"], content["config"],
-            state if model else {}, content["best"], content["precision"],
+            state if model else {}, content["best"], content["precision"], held.numerics.name,
         )  # fmt: skip
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -184,6 +187,11 @@ os.register_at_fork(after_in_child=lambda: [one.close() for one in _locks])
 
 def demand_same_net(saved: Saved, start: Weights) -> None:
     """Raise `MismatchError` if a checkpoint is of another net than the weights to begin with."""
+    if saved.numerics != start.numerics.name:
+        raise MismatchError(
+            f"the weights: run under {start.numerics.name}, the checkpoint's under "
+            f"{saved.numerics}. Say the --numerics that the run began with."
+        )
     held = {name: tuple(one.shape) for name, one in _kept(saved.model)}
     if held != {name: one.shape for name, one in start.state.items()}:
         raise MismatchError(

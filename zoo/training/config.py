@@ -195,7 +195,20 @@ def from_mapping(values: Mapping[str, Any], place: str = "config") -> TrainConfi
     Raises
     ------
     UsageError
-        Unknown keys, with the nearest names, or values of another type, all in one error.
+        What `typed` raises, or values that no run can have.
+
+    """
+    return TrainConfig(**typed(values, place))
+
+
+def typed(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the fields that keys and values of YAML or flags mean.
+
+    Raises
+    ------
+    UsageError
+        Unknown keys, with the nearest names, or values of another type, all in one error that
+        names the ``place``.
 
     """
     problems, read = [], {}
@@ -213,7 +226,7 @@ def from_mapping(values: Mapping[str, Any], place: str = "config") -> TrainConfi
             problems.append(f"{key}: {value!r}, expected {_WORDS.get(wanted, wanted)}")
     if problems:
         raise UsageError(f"{place}: {len(problems)} keys are wrong:\n{listing(problems)}")
-    return TrainConfig(**read)
+    return read
 
 
 def refuse_idle(config: TrainConfig, given: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from .data import Data, opened, prepared, scanned, way
 from .engine import Engine, make_engine, precision_state
 from .groups import parameter_groups
 from .log import Log
-from .loop import Run, updates
+from .loop import Run, stopping, updates
 from .model import RunningMean, begun, demand_statistics, fitted, make_model
 from .objective import class_weights, make_objective
 from .sharding import part, restore_solver, solver_state, whole
@@ -230,20 +230,21 @@ def _trained(
         world=engine.world_size,
         workers=config.workers,
     )
-    miou = math.nan
-    if config.val_start and run.step == 0:
-        miou = _judge(run, data, start, folder, log)
-    for update in updates(run, iter(cast(Any, batches))):
-        step, last = update.step, update.step == config.steps
-        if first and (last or step % config.log_every == 0):
-            log.update(step, update.terms, update.rate, update.images_per_second)
-        if first and update.skipped:
-            log.say(f"step {step}: skipped, its gradients overflow in half precision")
-        if last or (config.val_every and step % config.val_every == 0):
-            miou = _judge(run, data, start, folder, log)
-        if last or step % config.save_every == 0:
-            _save(run, start, folder)
-    done = run.step == config.steps
+    miou: float | None = math.nan
+    with stopping() as stopped:
+        if _begins_with_validation(run, folder):
+            miou = _judge(run, data, start, folder, log, stopped)
+        for update in updates(run, iter(batches), stopped):
+            step, last = update.step, update.step == config.steps
+            if first and (last or step % config.log_every == 0):
+                log.update(step, update.terms, update.rate, update.images_per_second)
+            if first and update.skipped:
+                log.say(f"step {step}: skipped, its gradients overflow in half precision")
+            if last or (config.val_every and step % config.val_every == 0):
+                miou = _judge(run, data, start, folder, log, stopped)
+            if last or step % config.save_every == 0:
+                _save(run, start, folder)
+    done = run.step == config.steps and miou is not None
     if done:
         _write_kept(run, start, folder / RESULT)
     else:
@@ -252,7 +253,16 @@ def _trained(
             log.say(f"stopped after {run.step} updates, and saved")
     engine.barrier()
     best = run.best if run.best >= 0 else math.nan
-    return Result(folder / RESULT if done else None, run.step, miou, best)
+    return Result(
+        folder / RESULT if done else None, run.step, math.nan if miou is None else miou, best
+    )
+
+
+def _begins_with_validation(run: Run, folder: Path) -> bool:
+    """Say whether a validation comes before any update: by request, or the last one was cut."""
+    if run.step == run.config.steps:
+        return not (folder / RESULT).exists()
+    return run.config.val_start and run.step == 0
 
 
 def _save(run: Run, start: Weights, folder: Path) -> None:
@@ -286,11 +296,15 @@ def _written(engine: Engine, write: Callable[[], object]) -> None:
         raise problem
 
 
-def _judge(run: Run, data: Data, start: Weights, folder: Path, log: Log) -> float:
-    """Validate, tell, and keep the weights if they are the best so far."""
+def _judge(
+    run: Run, data: Data, start: Weights, folder: Path, log: Log, stopped: Callable[[], bool]
+) -> float | None:
+    """Validate, tell, and keep the weights if they are the best so far; None if it was stopped."""
     if data.val is None:
         return math.nan
-    found = validate(run, start, data.val, log)
+    found = validate(run, start, data.val, log, stopped)
+    if found is None:
+        return None
     if run.engine.global_rank == 0:
         told = dict(zip(data.val.legend.names, found.iou, strict=True))
         log.score(run.step, found.mean_iou, told)

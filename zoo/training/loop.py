@@ -64,8 +64,10 @@ def schedule(config: TrainConfig) -> Schedule:
     )  # fmt: skip
 
 
-def updates(run: Run, batches: Iterator[Batch]) -> Iterator[Update]:
-    """Train until the last step, yielding after each update; ends early when told to stop.
+def updates(
+    run: Run, batches: Iterator[Batch], stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Update]:
+    """Train until the last step, yielding after each update; ends early once ``stopped``.
 
     Raises
     ------
@@ -75,41 +77,40 @@ def updates(run: Run, batches: Iterator[Batch]) -> Iterator[Update]:
     """
     config, engine = run.config, run.engine
     way = schedule(config)
-    with _stopping() as stopped:
-        while run.step < config.steps:
-            began = time.monotonic()
-            # Random numbers (dropout) are a function of the step, as the data are.
-            torch.manual_seed(((config.seed << 40) + (run.step << 12) + engine.global_rank) % 2**63)
-            settle(run.objective, config, run.step)
-            now = rate(way, run.step)
-            set_rate(run.solver, now)
-            names: list[str] = []
-            sums: Tensor = torch.zeros((), device=engine.device)
-            seen: list[str] = []
-            for batch in range(config.accumulate):
-                terms, ids = _backward(run, next(batches), last=batch == config.accumulate - 1)
-                names, sums = list(terms), sums + torch.stack(list(terms.values()))
-                seen += ids
-            sent = torch.cat([sums / config.accumulate, sums.new_tensor([float(stopped())])])
-            *values, stop = engine.all_reduce(sent, reduce_op="mean").tolist()
-            told = dict(zip(names, values, strict=True))
-            _demand_numbers(told, run.step, now, seen)
-            if config.clip:
-                engine.clip_gradients(
-                    run.module, run.solver, max_norm=config.clip, error_if_nonfinite=False
-                )
-            scale = precision_state(engine).get("scale", 0.0)
-            run.solver.step()
-            run.solver.zero_grad()
-            skipped = precision_state(engine).get("scale", 0.0) < scale
-            if run.mean is not None:
-                run.mean.update(run.model)
-            run.step += 1
-            count = config.accumulate * config.batch_size * engine.world_size
-            speed = count / (time.monotonic() - began)
-            yield Update(run.step, told, now, speed, skipped)
-            if stop:
-                return
+    while run.step < config.steps:
+        began = time.monotonic()
+        # Random numbers (dropout) are a function of the step, as the data are.
+        torch.manual_seed(((config.seed << 40) + (run.step << 12) + engine.global_rank) % 2**63)
+        settle(run.objective, config, run.step)
+        now = rate(way, run.step)
+        set_rate(run.solver, now)
+        names: list[str] = []
+        sums: Tensor = torch.zeros((), device=engine.device)
+        seen: list[str] = []
+        for batch in range(config.accumulate):
+            terms, ids = _backward(run, next(batches), last=batch == config.accumulate - 1)
+            names, sums = list(terms), sums + torch.stack(list(terms.values()))
+            seen += ids
+        sent = torch.cat([sums / config.accumulate, sums.new_tensor([float(stopped())])])
+        *values, stop = engine.all_reduce(sent, reduce_op="mean").tolist()
+        told = dict(zip(names, values, strict=True))
+        _demand_numbers(told, run.step, now, seen)
+        if config.clip:
+            engine.clip_gradients(
+                run.module, run.solver, max_norm=config.clip, error_if_nonfinite=False
+            )
+        scale = precision_state(engine).get("scale", 0.0)
+        run.solver.step()
+        run.solver.zero_grad()
+        skipped = precision_state(engine).get("scale", 0.0) < scale
+        if run.mean is not None:
+            run.mean.update(run.model)
+        run.step += 1
+        count = config.accumulate * config.batch_size * engine.world_size
+        speed = count / (time.monotonic() - began)
+        yield Update(run.step, told, now, speed, skipped)
+        if stop:
+            return
 
 
 def _backward(run: Run, batch: Batch, *, last: bool) -> tuple[dict[str, Tensor], list[str]]:
@@ -138,7 +139,7 @@ def _demand_numbers(terms: dict[str, float], step: int, rate: float, seen: list[
 
 
 @contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
+def stopping() -> Iterator[Callable[[], bool]]:
     """Notice SIGTERM and Ctrl-C instead of dying of them; a second one is obeyed at once."""
     asked = False
 

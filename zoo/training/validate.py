@@ -1,5 +1,7 @@
 """mIoU while training: a run's weights as they are kept, judged as ``evaluate`` does."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,10 +28,12 @@ def kept(run: Run) -> dict[str, Tensor]:
     return whole(run.mean.state if run.mean is not None else run.model.state_dict())
 
 
-def validate(run: Run, start: Weights, dataset: Dataset, log: Log) -> Scores:
+def validate(
+    run: Run, start: Weights, dataset: Dataset, log: Log, stopped: Callable[[], bool]
+) -> Scores | None:
     """Score the weights on all processes, and show the first samples in TensorBoard.
 
-    ``start`` is what the run's model was built of.
+    ``start`` is what the run's model was built of. None if a process was ``stopped`` on the way.
     """
     wanted = run.objective.channel
     shown = {one.id: one for one in dataset.samples[: run.config.panels]}
@@ -40,8 +44,10 @@ def validate(run: Run, start: Weights, dataset: Dataset, log: Log) -> Scores:
             predicted[name] = ids
 
     judge = Judge(wanted, by_sign=wanted is not None, trimap=0, boundary=False, keep=keep)
-    work = Work(workers=run.config.workers, progress=log.judging)
+    work = Work(workers=run.config.workers, progress=log.judging, stopped=stopped)
     counts = count_dataset(_copied(run, start), dataset, judge=judge, work=work)
+    if len(counts.images) < sum(one.label is not None for one in dataset.samples):
+        return None
     if log.board is not None:
         colours = palette(dataset.legend.colours)
         for name, ids in predicted.items():

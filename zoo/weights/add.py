@@ -15,9 +15,10 @@ from ...proto.errors import FormatError, UsageError, ZooError, listing
 from . import store
 from .download import Job, Received, download
 from .events import Listener, silent
+from .guard import guarded
 from .http import new_session
 from .lint import problems
-from .parse import parse, read_entries
+from .parse import parse, read_entries, read_text
 from .registry import load_registry
 from .schema import Claim, Entry
 from .sources import resolve
@@ -26,23 +27,34 @@ EMPTY = "schema_version: 1\nentries:\n"
 
 
 def described(
-    name: str, place: str, size: int, digest: str, *, seen: str, grade: str, **more: Any
+    name: str,
+    place: str,
+    size: int,
+    digest: str,
+    *,
+    seen: str,
+    grade: str,
+    same_as: str | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return the fields of a new entry; ``more`` are any other fields of an entry."""
-    artifact = {
+    artifact: dict[str, Any] = {
         "filename": filename_of(place),
         "size": size,
         "digests": {"sha256": digest},
         "evidence": [{"grade": grade, "covers": ["sha256", "size"], "where": seen}],
         "sources": [{"url": place}],
     }
+    if same_as is not None:
+        artifact["same_as"] = same_as
     fields = {key: value for key, value in more.items() if value is not None}
     return {"name": name, **fields, "artifacts": [artifact]}
 
 
 def filename_of(place: str) -> str:
     """Return the file's name in an address or path."""
-    return unquote(urlsplit(place).path).rpartition("/")[2]
+    path = unquote(urlsplit(place).path) if "://" in place else place
+    return path.rpartition("/")[2]
 
 
 def measure(what: str, registry: Path, listen: Listener = silent) -> tuple[str, int, str, str]:
@@ -58,6 +70,8 @@ def measure(what: str, registry: Path, listen: Listener = silent) -> tuple[str, 
         home = registry.resolve().parent
         near = path.is_relative_to(home)
         place = path.relative_to(home).as_posix() if near else path.as_uri()
+        if near and ":" in place:  # What stands before it would be a scheme.
+            place = f"./{place}"
         digest = store.digests_of(path, ())["sha256"]
         seen = f"computed from the file by deeplab-zoo {__version__} on {today}"
         return place, path.stat().st_size, digest, seen
@@ -87,7 +101,13 @@ def add(registry: Path, fields: dict[str, Any]) -> Entry:
         The file cannot be extended as text.
 
     """
-    text = registry.read_text("utf-8") if registry.exists() else EMPTY
+    # Without the guard two at once would each keep their own entry only.
+    with guarded(store.cache_folder() / "guards", f"registry-{registry.resolve()}", wait=10):
+        return _add(registry, fields)
+
+
+def _add(registry: Path, fields: dict[str, Any]) -> Entry:
+    text = read_text(registry) if registry.exists() else EMPTY
     before = parse(text, str(registry))
     shown = yaml.safe_dump([fields], sort_keys=False, allow_unicode=True, width=100)
     start = re.search(r"^( *)- ", text.partition("entries:")[2], re.MULTILINE)

@@ -4,16 +4,18 @@ Enters: a zip or tar. Leaves: files with their digests. Links, devices, paths th
 folder, names that come twice and bombs are refused, by name, whether or not they are wanted.
 """
 
+import bz2
 import gzip
 import hashlib
+import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from lzma import LZMAError
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from ...converters.files import CHUNK
 from ...proto.errors import IntegrityError, listing
@@ -24,6 +26,14 @@ from .store import disk
 MAX_FILES = 200_000
 MAX_RATIO = 200
 SMALL = 10 << 20  # Whatever its ratio, this much harms nobody.
+DECOMPRESS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open,
+}  # fmt: skip
+# What the readers raise on bytes that are no archive, or not all of one.
+DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
+    IndexError, OverflowError, struct.error,
+)  # fmt: skip
 
 
 class Unpacked(NamedTuple):
@@ -84,7 +94,7 @@ def unpack(path: Path, archive: Archive, into: Path) -> list[Unpacked]:
                 target = _target(item.name, wanted)
                 if target and not problems:
                     found.append(_write(item, into / target))
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError) as error:
+    except DAMAGE as error:
         raise IntegrityError(f"{path.name}: a damaged archive ({error}).") from None
     except (RuntimeError, NotImplementedError) as error:  # A password, a method not known.
         raise IntegrityError(f"{path.name}: cannot be unpacked ({error}).") from None
@@ -92,6 +102,8 @@ def unpack(path: Path, archive: Archive, into: Path) -> list[Unpacked]:
         count = sum(_matches(one.name, wish) for one in found)
         if count != 1 and not problems:
             problems.append(f"{wish!r}: is in there {count} times, expected once")
+    if not found and not problems:
+        raise IntegrityError(f"{path.name}: an archive without files.")
     if problems:
         raise IntegrityError(
             f"{path.name}: archive refused, {len(problems)} names:\n{listing(problems)}"
@@ -132,7 +144,7 @@ def _write(item: _Item, path: Path) -> Unpacked:
 def _read(file: Readable) -> bytes:
     try:
         return file.read(CHUNK)
-    except gzip.BadGzipFile as error:  # It calls itself trouble with the disk.
+    except OSError as error:  # gzip and bzip2 call damage trouble with the disk.
         raise EOFError(str(error)) from None
 
 
@@ -156,20 +168,46 @@ def _of_zip(path: Path) -> Iterator[_Item]:
                 yield _Item(info.filename, None, info.file_size, member)
 
 
+class _Bounded:
+    """A tar's bytes, of which a name's may not take all memory: they are read in one piece."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int, /) -> bytes:
+        """Read at most ``size`` bytes, as tarfile asks for them."""
+        if size > CHUNK:
+            raise EOFError(f"a header of {size} bytes, which looks like a bomb")
+        return self.file.read(size)
+
+
+def _decompressed(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(6)
+    found = (one for magic, one in DECOMPRESS.items() if start.startswith(magic))
+    return next(found, open)(path, "rb")
+
+
 def _of_tar(path: Path) -> Iterator[_Item]:
-    with tarfile.open(path, "r:*") as file:
-        for info in file:
-            problem = None
-            if info.issym() or info.islnk():
-                problem = f"is a link to {info.linkname!r}"
-            elif not (info.isfile() or info.isdir()):
-                problem = "is a device or the like"
-            if info.isdir() or problem:
-                if info.name not in (".", ""):
-                    yield _Item(info.name, problem, 0, None)
-                continue
-            with file.extractfile(info) or path.open("rb") as member:
-                yield _Item(info.name, None, info.size, member)
+    with _decompressed(path) as whole:
+        bounded: Any = _Bounded(whole)
+        with tarfile.open(fileobj=bounded, mode="r:") as file:
+            yield from _of_members(file)
         # What compresses a tar keeps its checksum at the end, which tarfile does not reach.
-        while file.fileobj is not None and _read(file.fileobj):
+        while _read(whole):
             pass
+
+
+def _of_members(file: tarfile.TarFile) -> Iterator[_Item]:
+    for info in file:
+        problem = None
+        if info.issym() or info.islnk():
+            problem = f"is a link to {info.linkname!r}"
+        elif not (info.isfile() or info.isdir()):
+            problem = "is a device or the like"
+        if info.isdir() or problem:
+            if info.name not in (".", ""):
+                yield _Item(info.name, problem, 0, None)
+            continue
+        size = info.size + info.offset_data - info.offset  # Its headers take room too.
+        yield _Item(info.name, None, size, file.extractfile(info))

@@ -163,7 +163,7 @@ def _receive(url: str, job: Job, partial: Partial) -> tuple[Received, bool]:
                 transfer.discard()
             if attempt == policy.retries:
                 raise Refused(f"{problem} ({attempt + 1} attempts)") from None
-            wait = policy.backoff * 2**attempt * random.uniform(0.5, 1.5)
+            wait = policy.backoff * 2 ** min(attempt, 30) * random.uniform(0.5, 1.5)
             wait = min(wait if problem.after is None else problem.after, policy.longest_wait)
             job.tell("retry", url=url, reason=str(problem), wait=round(wait, 1))
             if job.stop.wait(wait):
@@ -187,6 +187,7 @@ class _Transfer:
             known = self._resumable(file, url)
             total = job.claim.size or known.total
             if self.count and self.count == total:
+                self.pieces += 1
                 return self._received(url, url, {})
             timeout = (policy.connect, policy.timeout)
             with ask(

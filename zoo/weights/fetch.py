@@ -3,13 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from shutil import copytree
+from queue import SimpleQueue
+from shutil import copyfile, copytree
+from tempfile import TemporaryDirectory
+from threading import Semaphore, Thread
+from urllib.parse import urlsplit
 
 from ... import __version__
-from ...proto.errors import ZooError
+from ...converters.files import folder_for, replacing
+from ...proto.errors import StorageError, UsageError, ZooError
 from . import store
 from .download import Policy
 from .events import Event, Listener, Stop, silent
@@ -21,6 +26,8 @@ from .schema import Entry
 from .work import Options, Work
 
 PARALLEL = 4
+GRACE = 2.0  # Seconds for downloads to let go of what they hold.
+LONGEST = 86400.0  # Seconds without data; sockets take no infinity.
 
 
 def fetch(
@@ -30,7 +37,7 @@ def fetch(
     dest: str | Path | None = None,
     from_file: str | Path | None = None,
     offline: bool | None = None,
-    mirrors: Sequence[str] = (),
+    mirrors: str | Sequence[str] = (),
     trust_on_first_use: bool = False,
     locked: bool = False,
     accept_license: bool = False,
@@ -49,7 +56,8 @@ def fetch(
     registry
         Registry files beside the shipped one and those of ``DEEPLAB_ZOO_REGISTRY``.
     dest
-        A folder to put the files in as well; the path returned is there.
+        A folder to put copies of the files in, or of the converted file as NAME.safetensors; the
+        path returned is there. Another file of that name is an error.
     from_file
         Take the file, or of several files the folder, from here instead of the network.
     offline
@@ -80,11 +88,19 @@ def fetch(
     if offline is None:
         offline = os.environ.get("DEEPLAB_ZOO_OFFLINE", "0") not in ("", "0")
     own = (registry,) if isinstance(registry, (str, Path)) else registry
+    mirrors = (mirrors,) if isinstance(mirrors, str) else tuple(mirrors)
+    for mirror in mirrors:
+        if urlsplit(mirror).scheme not in ("https", "http", "file"):
+            raise UsageError(f"mirror {mirror}: expected an address, https://... or file://...")
+    if retries < 0 or not 0 < timeout <= LONGEST:
+        raise UsageError(
+            f"retries {retries}, timeout {timeout}: expected 0 or more, and up to {LONGEST:.0f} s."
+        )
     entry = load_registry(own).find(name)
     options = Options(
         from_file=Path(from_file) if from_file else None,
         offline=offline,
-        mirrors=tuple(mirrors),
+        mirrors=mirrors,
         trust=trust_on_first_use,
         locked=locked,
         accept_license=accept_license,
@@ -95,8 +111,13 @@ def fetch(
         raise ZooError(f"{entry.name}: cannot be loaded: {reason}.")
     folder = fetch_entry(entry, options, on_event)
     if convert:
-        return converted(entry, folder, on_event)
-    return _delivered(entry, folder, Path(dest) if dest else None)
+        path = converted(entry, folder, on_event)
+        made = path.parent != folder
+        return _copied(path, dest, f"{entry.name}{path.suffix}" if made else path.name)
+    files = [_copied(folder / name, dest, name) for name in entry.filenames]
+    if entry.recipe is not None:
+        return files[0].with_name(entry.recipe.weights)
+    return files[0] if len(files) == 1 else files[0].parent
 
 
 def fetch_entry(entry: Entry, options: Options, listen: Listener = silent) -> Path:
@@ -104,21 +125,49 @@ def fetch_entry(entry: Entry, options: Options, listen: Listener = silent) -> Pa
     stop = Stop()
     for root in (*store.extra_roots(), store.cache_folder()):
         work = [Work(entry, one, options, listen, root, stop) for one in entry.artifacts]
-        if all(one.is_cached() for one in work):
+        # A file that is brought is to be checked, whatever is here.
+        if options.from_file is None and all(one.is_cached() for one in work):
             return work[0].folder
     # The last store is the user's own: what is missing comes there.
     if len(work) == 1:
         work[0].bring()
         return work[0].folder
-    pool = ThreadPoolExecutor(PARALLEL)
-    tasks = [pool.submit(one.bring) for one in work]
+    _at_once([one.bring for one in work], stop)
+    return work[0].folder
+
+
+def _at_once(jobs: Sequence[Callable[[], None]], stop: Stop) -> None:
+    """Do jobs in threads; the first error ends them all.
+
+    A server may keep a thread waiting, and so may another process's lock: those that do not end in
+    `GRACE` seconds are left alone, and end with the process. What they hold, the next one takes.
+    """
+    turn = Semaphore(PARALLEL)
+    ends: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run(job: Callable[[], None]) -> None:
+        try:
+            with turn:
+                if not stop.is_set():
+                    job()
+        except BaseException as error:  # For the thread that waits.
+            ends.put(error)
+        else:
+            ends.put(None)
+
+    threads = [Thread(target=run, args=(job,), daemon=True) for job in jobs]
     try:
-        for task in tasks:
-            task.result()
+        for one in threads:
+            one.start()
+        for _ in threads:
+            if (error := ends.get()) is not None:
+                raise error
     finally:
         stop.set()
-        pool.shutdown(cancel_futures=True)
-    return work[0].folder
+        last = time.monotonic() + GRACE
+        for one in threads:
+            if one.ident is not None:
+                one.join(max(0.0, last - time.monotonic()))
 
 
 def converted(entry: Entry, folder: Path, listen: Listener = silent) -> Path:
@@ -140,18 +189,27 @@ def converted(entry: Entry, folder: Path, listen: Listener = silent) -> Path:
     return out
 
 
-def _delivered(entry: Entry, folder: Path, dest: Path | None) -> Path:
-    """Copy the files to where they are wanted; return the one to use, or their folder."""
-    names = entry.filenames
-    if dest is not None:
-        with store.disk(dest):
-            dest.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                if (folder / name).is_dir():
-                    copytree(folder / name, dest / name, dirs_exist_ok=True)
-                else:
-                    store.link(folder / name, dest / name, hard=False)
-        folder = dest
-    if entry.recipe is not None:
-        return folder / entry.recipe.weights
-    return folder / names[0] if len(names) == 1 else folder
+def _copied(path: Path, dest: str | Path | None, name: str) -> Path:
+    """Copy a file or folder to where it is wanted, if that is said; return the one to use."""
+    if not dest:
+        return path
+    target = folder_for(Path(dest)) / name
+    if target.exists():
+        if store.digests_of(target, ()) != store.digests_of(path, ()):
+            raise UsageError(
+                f"{target}: is there already, and something else than {path}. Move it away, or "
+                "name another folder for the copies."
+            )
+        return target
+    if path.is_dir():
+        try:
+            with TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
+                copytree(path, Path(temporary) / name).rename(target)
+        except OSError as error:
+            if target.exists():  # Another process was quicker.
+                return _copied(path, dest, name)
+            raise StorageError(f"{target}: cannot be written: {error.strerror or error}.") from None
+    else:
+        with replacing(target, path.stat().st_size) as temporary_file:
+            copyfile(path, temporary_file)
+    return target

@@ -20,8 +20,10 @@ from .events import Stop
 
 AGENT = f"deeplab-zoo/{__version__} (Python; requests)"
 PAGE = 1 << 20  # A confirm page is smaller.
+SNIFF = 256  # Bytes that show what a body is; a server may send the first ones singly.
 BLOCK = 1 << 20
 TRANSIENT = (408, 425, 429)
+_COUNT = r"\d{1,18}"
 CA_HINT = (
     "If a proxy of your network signs its own certificates, name its authority in "
     "REQUESTS_CA_BUNDLE or SSL_CERT_FILE."
@@ -101,56 +103,73 @@ def ask(
     if offset and validator:
         headers["If-Range"] = validator
     target: str | None = url
+    while target is not None:
+        got = _get(session, target, headers, timeout)
+        with got as response, stop.reaches(response):
+            _check_redirects(response, pinned)
+            start = _start(response, offset, size)
+            _check_unchanged(response, start, validator)
+            read = _reader(response)
+            first = _first(read) if start == 0 else b""
+            target = _confirmation(first, read, response, target)
+            if target is None:
+                if start == 0 and not first:
+                    raise Retry("it sent an empty file")
+                _refuse_other_things(first, response.headers.get("Content-Type", ""), url)
+                yield _answer(response, start, _joined(first, read))
+                return
+
+
+def _get(
+    session: requests.Session, url: str, headers: Mapping[str, str], timeout: tuple[float, float]
+) -> requests.Response:
+    """Ask, and go where the answer leads."""
     try:
-        while target is not None:
-            got = session.get(target, headers=headers, stream=True, timeout=timeout)
-            with got as response, stop.reaches(response):
-                _check_redirects(response, pinned)
-                start = _start(response, offset, size)
-                _check_unchanged(response, start, validator)
-                read = _reader(response)
-                first = read() if start == 0 else b""
-                target = _confirmation(first, read, response, target)
-                if target is None:
-                    _refuse_other_things(first, response)
-                    yield _answer(response, start, first, read)
-                    return
+        return session.get(url, headers=headers, stream=True, timeout=timeout)
     except requests.exceptions.SSLError as error:
         raise Refused(f"no trust in its certificate ({error}). {CA_HINT}") from None
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         raise Retry(_brief(error)) from None
-    except requests.exceptions.RequestException as error:
+    # Addresses that cannot be parsed are bare ValueErrors, certificates not found OSErrors.
+    except (OSError, ValueError) as error:
         raise Refused(_brief(error)) from None
 
 
-def _answer(
-    response: requests.Response, start: int, first: bytes, read: Callable[[], bytes]
-) -> Answer:
+def _first(read: Callable[[], bytes]) -> bytes:
+    """Read as much of a body as shows what it is."""
+    first = b""
+    while len(first) < SNIFF and (block := read()):
+        first += block
+    return first
+
+
+def _joined(first: bytes, read: Callable[[], bytes]) -> Callable[[], bytes]:
+    """Return what reads a body whose ``first`` bytes have been looked at."""
+    pending = [first] if first else []
+    return lambda: pending.pop() if pending else read()
+
+
+def _answer(response: requests.Response, start: int, read: Callable[[], bytes]) -> Answer:
     headers = response.headers
     length = headers.get("Content-Length", "")
-    total = start + int(length) if length.isdecimal() else None
+    total = start + int(length) if re.fullmatch(_COUNT, length) else None
     if start:
         total = int(headers["Content-Range"].rpartition("/")[2])
-    pending = [first] if first else []
-
-    def again() -> bytes:
-        return pending.pop() if pending else read()
-
     delimited = total is not None or "chunked" in headers.get("Transfer-Encoding", "")
     found = _validator(response)
-    return Answer(start, total, again, response.url, dict(headers), found, delimited)
+    return Answer(start, total, read, response.url, dict(headers), found, delimited)
 
 
 def _start(response: requests.Response, offset: int, size: int | None) -> int:
     """Return where the body begins, of an answer that has the file's bytes."""
     status = response.status_code
+    if status in (200, 206):
+        _check_encoding(response)
     if status == 200:
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise Refused("it compresses what it sends although asked not to")
         return 0
     if status == 206 and offset:
         told = response.headers.get("Content-Range", "")
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", told)
+        found = re.fullmatch(rf"bytes ({_COUNT})-({_COUNT})/({_COUNT})", told)
         if found is None or int(found[1]) != offset or size not in (None, int(found[3])):
             raise Retry(f"asked for bytes from {offset} on, it sent {told!r}", 0, restart=True)
         return offset
@@ -159,6 +178,14 @@ def _start(response: requests.Response, offset: int, size: int | None) -> int:
     if status in TRANSIENT or status >= 500:
         raise Retry(f"HTTP {status} {response.reason}", _retry_after(response))
     raise Refused(f"HTTP {status} {response.reason}")
+
+
+def _check_encoding(response: requests.Response) -> None:
+    encoding = response.headers.get("Content-Encoding", "").lower()
+    # Old servers state a .tgz's own compression there; what they send is the file.
+    own = encoding in ("gzip", "x-gzip") and urlsplit(response.url).path.endswith((".gz", ".tgz"))
+    if encoding not in ("", "identity") and not own:
+        raise Refused("it compresses what it sends although asked not to")
 
 
 def _check_unchanged(response: requests.Response, start: int, validator: str) -> None:
@@ -208,11 +235,10 @@ def _confirmation(
     return sources.confirmed(page.decode("utf-8", "replace"), response.url)
 
 
-def _refuse_other_things(first: bytes, response: requests.Response) -> None:
-    kind = response.headers.get("Content-Type", "").lower()
-    found = sources.not_the_file(first, kind)
-    if found:
-        raise Refused(f"it sent {found} instead of the file")
+def _refuse_other_things(first: bytes, content_type: str, url: str) -> None:
+    text = urlsplit(url).path.lower().endswith((".json", ".xml", ".html"))  # It may well be that.
+    if not text and (found := sources.not_the_file(first, content_type.lower())):
+        raise Refused(f"{found} instead of the file")
 
 
 def _retry_after(response: requests.Response) -> float | None:
@@ -232,12 +258,25 @@ def _retry_after(response: requests.Response) -> float | None:
 @contextmanager
 def _open(url: str) -> Iterator[Answer]:
     path = Path(url2pathname(urlsplit(url).path))
+    if path.exists() and not path.is_file():  # A pipe would keep us waiting.
+        raise Refused("is no file")
     try:
         file = path.open("rb")
-    except OSError as error:
-        raise Refused(f"cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:
+        raise Refused(f"cannot be read ({_brief(error)})") from None
+
+    def read() -> bytes:
+        try:
+            return file.read(BLOCK)
+        except OSError as error:
+            raise Refused(f"cannot be read ({_brief(error)})") from None
+
     with file:
-        yield Answer(0, path.stat().st_size, lambda: file.read(BLOCK), url)
+        first = read()
+        if not first:
+            raise Refused("is empty")
+        _refuse_other_things(first, "", url)
+        yield Answer(0, path.stat().st_size, _joined(first, read), url)
 
 
 def _brief(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""What a registry must keep to beyond its schema: problems as a list of lines."""
+"""What a registry must keep to beyond its schema: problems as a list of lines.
+
+With those that make an entry `unsound` no registry is loaded.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -18,20 +21,37 @@ def problems(entries: Iterable[Entry]) -> list[str]:
     """List everything that is wrong with a registry's entries."""
     entries = tuple(entries)
     names = {entry.name for entry in entries}
-    found = []
+    found: list[str] = []
     for entry in entries:
+        found += unsound(entry)
         found += [f"{entry.name}: {line}" for line in _of_entry(entry, names)]
         for place, claim in claims(entry):
-            found += [f"{place}: {line}" for line in _of_claim(claim)]
+            found += [f"{place}: {line}" for line in _of_evidence(claim)]
         for artifact in entry.artifacts:
             place = f"{entry.name}: {artifact.filename}"
             found += [f"{place}: {line}" for line in _of_artifact(artifact, entry.place, names)]
     return found + list(_shared_digests(entries))
 
 
+def unsound(entry: Entry) -> Iterator[str]:
+    """Yield what would have a fetch write elsewhere, or take the right bytes for wrong ones."""
+    if not _NAME.fullmatch(entry.name) or unsafe(entry.name):
+        yield f"{entry.name}: name {entry.name!r}, expected a-z, 0-9, - . _ only, and no device's"
+    for name in dict.fromkeys((*(one.filename for one in entry.artifacts), *entry.filenames)):
+        if reason := unsafe(name):
+            yield f"{entry.name}: {name!r} is no safe file name: {reason}"
+    lowered = [name.lower() for name in entry.filenames]
+    for name in sorted({name for name in lowered if lowered.count(name) > 1}):
+        yield f"{entry.name}: two files are called {name!r}, as some systems see it"
+    if entry.recipe is not None:
+        for name in filter(None, (entry.recipe.weights, entry.recipe.prototxt)):
+            if name not in entry.filenames:
+                yield f"{entry.name}: the recipe's {name!r} is none of its files"
+    for place, claim in claims(entry):
+        yield from (f"{place}: {line}" for line in _of_claim(claim))
+
+
 def _of_entry(entry: Entry, names: set[str]) -> Iterator[str]:
-    if not _NAME.fullmatch(entry.name):
-        yield f"name {entry.name!r}, expected a-z, 0-9, - . _ only"
     if entry.kind != "dataset":
         for key in ("arch", "trained_on"):
             if getattr(entry, key) is None:
@@ -49,19 +69,11 @@ def _of_entry(entry: Entry, names: set[str]) -> Iterator[str]:
             yield "a metric needs its dataset, split, protocol and source"
         if not 0 < metric.miou <= 100:
             yield f"miou {metric.miou}, expected percent"
-    if entry.recipe is not None:
-        for name in filter(None, (entry.recipe.weights, entry.recipe.prototxt)):
-            if name not in entry.filenames:
-                yield f"the recipe's {name!r} is none of its files"
-    lowered = [name.lower() for name in entry.filenames]
-    for name in sorted({name for name in lowered if lowered.count(name) > 1}):
-        yield f"two files are called {name!r}, as some systems see it"
 
 
 def _of_claim(claim: Claim) -> Iterator[str]:
     if claim.size is not None and claim.size <= 0:
         yield f"size {claim.size}"
-    covered = {what for evidence in claim.evidence for what in evidence.covers}
     for algorithm, digest in claim.digests.items():
         if algorithm not in LENGTHS:
             yield f"digest {algorithm!r}, expected one of {', '.join(LENGTHS)}"
@@ -70,8 +82,6 @@ def _of_claim(claim: Claim) -> Iterator[str]:
                 f"{algorithm} of {len(digest)} characters, expected {LENGTHS[algorithm]} "
                 "lower-case hex digits"
             )
-        if algorithm not in covered:
-            yield f"{algorithm} without evidence"
     if claim.prefix is not None:
         digits = claim.prefix.hex
         if not _HEX.fullmatch(digits) or not 6 <= len(digits) < LENGTHS[claim.prefix.algorithm]:
@@ -79,8 +89,12 @@ def _of_claim(claim: Claim) -> Iterator[str]:
         whole = claim.digests.get(claim.prefix.algorithm, digits)
         if not whole.startswith(digits):
             yield f"prefix {digits!r} is not how its {claim.prefix.algorithm} begins"
-        if "prefix" not in covered:
-            yield "prefix without evidence"
+
+
+def _of_evidence(claim: Claim) -> Iterator[str]:
+    covered = {what for evidence in claim.evidence for what in evidence.covers}
+    said = (*claim.digests, *(("prefix",) if claim.prefix else ()))
+    yield from (f"{what} without evidence" for what in said if what not in covered)
     for evidence in claim.evidence:
         unknown = set(evidence.covers) - {*LENGTHS, "prefix", "size", "content"}
         if unknown or not evidence.covers:
@@ -92,12 +106,15 @@ def _of_claim(claim: Claim) -> Iterator[str]:
 
 
 def _of_artifact(artifact: Artifact, registry: str, names: set[str]) -> Iterator[str]:
-    for name in (artifact.filename, *(one.filename for one in artifact.members)):
-        if reason := unsafe(name):
-            yield f"{name!r} is no safe file name: {reason}"
     for member in artifact.members:
         if reason := unsafe(member.path, folders=True):
             yield f"member {member.path!r} is no safe path: {reason}"
+    paths = [member.path for member in artifact.members]
+    for path in sorted({path for path in paths if paths.count(path) > 1}):
+        yield f"member {path!r} is listed twice"
+    tree = artifact.archive.tree if artifact.archive else None
+    if tree is not None and (artifact.members or not re.fullmatch("[0-9a-f]{64}", tree)):
+        yield f"tree {tree!r}, expected a sha256 of all there is, and no members"
     if artifact.same_as is not None and artifact.same_as not in names:
         yield f"same_as {artifact.same_as!r}, which is no entry"
     if not artifact.sources and not artifact.manual:

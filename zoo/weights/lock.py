@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ...converters.files import write_text
+from ...converters.files import folder_for, write_text
 from ...proto.errors import FormatError, StorageError
 from .guard import guarded
 
@@ -40,7 +40,7 @@ def lock_path() -> Path:
     """Return the lock file in force."""
     own = os.environ.get(VARIABLE)
     if own:
-        return Path(own)
+        return Path(own).expanduser()
     here = Path.cwd() / FILENAME
     return here if here.exists() else Path(platformdirs.user_config_dir("deeplab-zoo")) / FILENAME
 
@@ -48,8 +48,8 @@ def lock_path() -> Path:
 def read_lock(path: Path) -> dict[str, Record]:
     """Read the records by ``name/filename``; none where there is no file, or an empty one."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -60,7 +60,7 @@ def read_lock(path: Path) -> dict[str, Record]:
         if found["version"] != VERSION:
             raise FormatError(f"{path}: version {found['version']!r}, expected {VERSION}.")
         return {name: Record(**fields) for name, fields in found["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
             f"{path}: is not a lock file of deeplab-zoo ({error}). Restore it from your history."
         ) from None
@@ -71,11 +71,12 @@ def add_records(path: Path, new: Mapping[str, Record], guards: Path) -> None:
     if not set(new) - set(read_lock(path)):
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path.parent}: cannot be made ({error.strerror}).") from error
+        folder_for(path.parent)
+    except StorageError as error:
+        raise StorageError(f"{error} The lock may lie elsewhere: {VARIABLE}.") from None
     # Without the guard two writers at once would each keep their own record only.
     with guarded(guards, f"lock-{path.resolve()}", wait=10):
         files = {**new, **read_lock(path)}
         text = {"version": VERSION, "files": {k: asdict(one) for k, one in files.items()}}
-        write_text(path, json.dumps(text, indent=1, sort_keys=True) + "\n")
+        # A link leads to the project's own lock, and is to stay one.
+        write_text(path.resolve(), json.dumps(text, indent=1, sort_keys=True) + "\n")

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -19,6 +20,8 @@ from .schema import Claim, Entry
 VERSION = 1
 INLINE = Claim  # Its keys stand among those of the record that has one.
 COMPUTED = {"place"}
+_shown = Repr()  # YAML's anchors make much of a few lines.
+_shown.maxstring, _shown.maxother, _shown.maxlevel = 100, 100, 2
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -31,15 +34,19 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
         The file is not a registry; all its problems are listed.
 
     """
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read the text of a registry file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ZooError(f"{path}: no such registry file.") from None
     except UnicodeDecodeError:
         raise FormatError(f"{path}: is not UTF-8 text, expected a registry in YAML.") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}).") from error
-    return parse(text, str(path))
 
 
 def parse(text: str, place: str) -> tuple[Entry, ...]:
@@ -47,19 +54,21 @@ def parse(text: str, place: str) -> tuple[Entry, ...]:
     problems: list[str] = []
     try:
         found = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    # Values that are not what their tag says, such as !!int abc, are bare errors.
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
         raise FormatError(f"{place}: not sound YAML: {error}") from None
     if not isinstance(found, dict) or found.get("schema_version") != VERSION:
         raise FormatError(f"{place}: expected a registry with schema_version: {VERSION}.")
     rows = found.get("entries") or []
     if not isinstance(rows, list):
-        raise FormatError(f"{place}: entries: {rows!r}, expected a list.")
+        raise FormatError(f"{place}: entries: {_shown.repr(rows)}, expected a list.")
     unknown = sorted(map(str, set(found) - {"schema_version", "entries"}))
     problems += [f"unknown key {name!r}" for name in unknown]
     entries = []
     for at, fields_ in enumerate(rows):
-        name = fields_.get("name", f"entry {at}") if isinstance(fields_, dict) else f"entry {at}"
-        entry = _record(Entry, fields_, str(name), problems, {"place": place})
+        name = fields_.get("name") if isinstance(fields_, dict) else None
+        name = name if isinstance(name, str) else f"entry {at}"
+        entry = _record(Entry, fields_, name, problems, {"place": place})
         entries += [] if entry is None else [entry]
     if problems:
         raise FormatError(f"{place}: {len(problems)} problems:\n{listing(problems)}")
@@ -114,11 +123,11 @@ def _record(
 ) -> Any:
     """Make one record; None, with the problems noted, where it cannot be."""
     if not isinstance(value, dict):
-        problems.append(f"{place}: {value!r}, expected a mapping")
+        problems.append(f"{place}: {_shown.repr(value)}, expected a mapping")
         return None
     known = _fields(cls)
     before = len(problems)
-    problems += [f"{place}: unknown key {key!r}" for key in value if key not in known]
+    problems += [f"{place}: unknown key {_shown.repr(key)}" for key in value if key not in known]
     problems += [
         f"{place}: {name} is missing"
         for name, (_, needed) in known.items()
@@ -146,27 +155,29 @@ def _value(hint: Any, value: object, place: str, problems: list[str]) -> Any:
         return _value(hint, value, place, problems)
     if origin is Literal:
         if value not in arguments:
-            problems.append(f"{place}: {value!r}, expected one of {', '.join(arguments)}")
+            problems.append(
+                f"{place}: {_shown.repr(value)}, expected one of {', '.join(arguments)}"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list):
-            problems.append(f"{place}: {value!r}, expected a list")
+            problems.append(f"{place}: {_shown.repr(value)}, expected a list")
             return ()
         return tuple(
             _value(arguments[0], one, f"{place}[{at}]", problems) for at, one in enumerate(value)
         )
     if origin is not None:  # Mapping[str, str]
         if not isinstance(value, dict):
-            problems.append(f"{place}: {value!r}, expected a mapping")
+            problems.append(f"{place}: {_shown.repr(value)}, expected a mapping")
             return {}
         return {
             _value(str, key, place, problems): _value(str, one, f"{place}: {key}", problems)
             for key, one in value.items()
         }
     if hint in _WORDS:
-        number = hint is float and type(value) is int
+        number = hint is float and type(value) is int and value.bit_length() < 1024
         if type(value) is not hint and not number:
             quote = " (put it in quotes)" if hint is str else ""
-            problems.append(f"{place}: {value!r}, expected {_WORDS[hint]}{quote}")
+            problems.append(f"{place}: {_shown.repr(value)}, expected {_WORDS[hint]}{quote}")
         return float(value) if number else value  # type: ignore[arg-type]
     return _record(hint, value, place, problems)

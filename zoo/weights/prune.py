@@ -1,8 +1,11 @@
 """What in the store may go, and what that frees."""
 
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from . import store
 from .schema import Entry
@@ -15,8 +18,9 @@ def leftovers() -> Iterator[Path]:
     yield from unfinished(root / "staging")
     yield from (root / "quarantine").glob("*")
     for blob in (root / "blobs").glob("*/*/*"):
-        if blob.stat().st_nlink == 1:
-            yield blob
+        with suppress(FileNotFoundError):  # Another process prunes too.
+            if blob.stat().st_nlink == 1:
+                yield blob
 
 
 def entry_files(entry: Entry) -> Iterator[Path]:
@@ -36,14 +40,22 @@ def entry_files(entry: Entry) -> Iterator[Path]:
             yield folder
 
 
-def remove(path: Path, *, dry_run: bool = False) -> int:
-    """Remove a file or folder; return the bytes that this frees."""
-    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
-    freed = sum(one.stat().st_size for one in files if one.stat().st_nlink == 1)
-    if not dry_run:
-        with store.disk(path):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    return freed
+def freed(paths: Iterable[Path]) -> int:
+    """Return the bytes that are free when files and folders have gone; links share theirs."""
+    found = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
+                found[file] = file.stat()
+    links = Counter((one.st_dev, one.st_ino) for one in found.values())
+    files = {(one.st_dev, one.st_ino): one for one in found.values() if S_ISREG(one.st_mode)}
+    return sum(one.st_size for key, one in files.items() if links[key] == one.st_nlink)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if no other process has."""
+    with store.disk(path), suppress(FileNotFoundError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

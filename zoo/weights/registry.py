@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ...proto.errors import FormatError, UsageError, listing
+from .lint import unsound
 from .parse import read_entries
 from .schema import Entry
 
@@ -44,12 +45,18 @@ def load_registry(files: Iterable[str | Path] = ()) -> Registry:
     Raises
     ------
     FormatError
-        A file is damaged, or two entries have one name.
+        A file is damaged, two entries have one name, or one is `lint.unsound`.
 
     """
     own = [one for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one]
-    paths = dict.fromkeys(Path(one).resolve() for one in (SHIPPED, *own, *files))
-    return assemble([entry for path in paths for entry in read_entries(path)])
+    paths = dict.fromkeys(Path(one).expanduser().resolve() for one in (SHIPPED, *own, *files))
+    known = assemble([entry for path in paths for entry in read_entries(path)])
+    problems = [
+        f"{entry.place}: {line}" for entry in known.entries.values() for line in unsound(entry)
+    ]
+    if problems:
+        raise FormatError(f"registry: {len(problems)} problems:\n{listing(problems)}")
+    return known
 
 
 def assemble(entries: Iterable[Entry]) -> Registry:

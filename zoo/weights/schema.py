@@ -121,6 +121,11 @@ class Artifact:
     same_as: str | None = None
 
     @property
+    def places(self) -> tuple[Source, ...]:
+        """Where to get it, those that are said to be dead last."""
+        return tuple(sorted(self.sources, key=lambda one: one.dead is not None))
+
+    @property
     def members(self) -> tuple[Member, ...]:
         """The files that are taken out of it."""
         return self.archive.members if self.archive else ()

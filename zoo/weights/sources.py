@@ -24,7 +24,10 @@ def resolve(url: str, registry: str = "") -> str:
         No such kind of address.
 
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"{url}: is no address ({error}).") from None
     if parts.scheme == "hf":
         return _hugging_face(url)
     query = parse_qs(parts.query)

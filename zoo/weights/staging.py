@@ -133,7 +133,9 @@ def _owner_is_dead(path: Path) -> bool:
 
 
 def _silence(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime
+    return 0.0
 
 
 def _size(path: Path) -> int:

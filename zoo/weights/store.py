@@ -36,7 +36,7 @@ def cache_folder() -> Path:
     """Return where downloads are kept: ``DEEPLAB_ZOO_CACHE``, or the user's cache folder."""
     own = os.environ.get(VARIABLE)
     if own:
-        return Path(own)
+        return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     if shared:
         return Path(shared) / "deeplab-zoo"
@@ -45,7 +45,8 @@ def cache_folder() -> Path:
 
 def extra_roots() -> tuple[Path, ...]:
     """Return read-only stores that are looked into first, such as a cluster's shared one."""
-    return tuple(Path(one) for one in os.environ.get(EXTRA, "").split(os.pathsep) if one)
+    own = os.environ.get(EXTRA, "").split(os.pathsep)
+    return tuple(Path(one).expanduser() for one in own if one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def size_of(path: Path) -> int:
 def find(root: Path, owner: str, filename: str) -> Stamp | None:
     """Return the stamp of a stored file that is as it was; None for a missing or changed one."""
     stamp = read_stamp(root, owner, filename)
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # Also of a shared store that is not readable.
         if stamp and identity(file_of(root, owner, filename)) == stamp.identity:
             return stamp
     return None
@@ -112,7 +113,8 @@ def read_stamp(root: Path, owner: str, filename: str) -> Stamp | None:
     """Read a stored file's stamp; None where there is none, or a damaged one."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(_stamp_path(root, owner, filename).read_text("utf-8"))
-        return Stamp(**{**found, "identity": tuple(found["identity"])})
+        digests = {"sha256": found["digests"]["sha256"], **found["digests"]}
+        return Stamp(**{**found, "digests": digests, "identity": tuple(found["identity"])})
     return None
 
 
@@ -127,9 +129,9 @@ def publish(root: Path, owner: str, staged: Path, stamp: Stamp) -> Path:
             blob = blob_of(root, stamp.digests["sha256"])
             blob.parent.mkdir(parents=True, exist_ok=True)
             _sync(staged)
+            link(staged, path)  # First: a blob without a name may be pruned.
             staged.replace(blob)
             _sync(blob.parent)
-            link(blob, path)
     restamp(root, owner, stamp)
     return path
 
@@ -137,22 +139,21 @@ def publish(root: Path, owner: str, staged: Path, stamp: Stamp) -> Path:
 def restamp(root: Path, owner: str, stamp: Stamp) -> None:
     """Note that the stored file has just been found to be what the stamp says."""
     place = _stamp_path(root, owner, stamp.filename)
-    known = replace(stamp, identity=identity(file_of(root, owner, stamp.filename)))
     with disk(place):
+        known = replace(stamp, identity=identity(file_of(root, owner, stamp.filename)))
         place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, json.dumps(asdict(known)))
 
 
-def link(blob: Path, path: Path, *, hard: bool = True) -> None:
-    """Put ``blob`` under another name at once: a hard link, or a copy where there are none."""
+def link(file: Path, path: Path) -> None:
+    """Put a file under another name at once: a hard link, or a copy where there are none."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         try:
-            if not hard:
-                raise OSError
-            os.link(blob, temporary)
+            os.link(file, temporary)
         except OSError:
-            shutil.copyfile(blob, temporary)
+            shutil.copyfile(file, temporary)
+            _sync(temporary)
         temporary.replace(path)
         temporary.unlink(missing_ok=True)  # Renaming a link to itself leaves both names.
     except OSError:
@@ -201,7 +202,7 @@ def digests_of(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
 def tree_digest(files: Mapping[str, str]) -> str:
     """Return the digest of a folder: that of its sorted lines ``<sha256>  <path>``."""
     lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _stamp_path(root: Path, owner: str, filename: str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from ...proto.errors import IntegrityError
@@ -20,8 +21,13 @@ class Checked(NamedTuple):
 
 
 def verify_entry(entry: Entry) -> Iterator[Checked]:
-    """Hash the stored files of an entry; what is wrong goes to quarantine."""
-    owner, root = entry.owner, store.cache_folder()
+    """Hash the stored files of an entry; what is wrong goes to quarantine, if the store is ours."""
+    for root in (*store.extra_roots(), store.cache_folder()):
+        yield from _verify(entry, root, ours=root == store.cache_folder())
+
+
+def _verify(entry: Entry, root: Path, *, ours: bool) -> Iterator[Checked]:
+    owner = entry.owner
     locked = read_lock(lock_path())
     for artifact in entry.artifacts:
         for filename, (claim, archive) in artifact.stored.items():
@@ -38,8 +44,9 @@ def verify_entry(entry: Entry) -> Iterator[Checked]:
                     )
                 verdict = judge(place, found, claim, archive, locked.get(place))
             except IntegrityError as error:
-                kept = store.quarantine(root, path)
-                yield Checked(place, "mismatch", f"MISMATCH: {error}; now in {kept}")
+                where = f"now in {store.quarantine(root, path)}" if ours else f"in {root}"
+                yield Checked(place, "mismatch", f"MISMATCH: {error}; {where}")
             else:
-                store.restamp(root, owner, found)
+                if ours:
+                    store.restamp(root, owner, found)
                 yield Checked(place, verdict.state, verdict.words)

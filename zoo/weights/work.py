@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from shlex import quote as quoted
 from shutil import rmtree
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ from .http import new_session
 from .judge import Verdict, check_trust, judge
 from .lock import Record, add_records, lock_path, read_lock
 from .names import stem
+from .registry import SHIPPED
 from .schema import Archive, Artifact, Claim, Entry
 from .sources import resolve
 from .staging import scratch
@@ -108,7 +110,7 @@ class Work:
             self._reject(filename, f"{path}: has changed since it was fetched.")
             return None
         fresh = replace(old, size=store.size_of(path), digests=digests)
-        if os.access(self.root, os.W_OK):
+        if self.root == store.cache_folder() and os.access(self.root, os.W_OK):
             store.restamp(self.root, self.entry.owner, fresh)
         return fresh
 
@@ -137,7 +139,7 @@ class Work:
             state_at_lock=verdict.state,
         )
         key = f"{self.entry.owner}/{stamp.filename}"
-        add_records(self.options.lock, {key: record}, self.root / "guards")
+        add_records(self.options.lock, {key: record}, store.cache_folder() / "guards")
         self.tell(
             kind,
             stamp.filename,
@@ -155,8 +157,14 @@ class Work:
         wait = self.options.guard_wait
         waiting = partial(self.tell, "waiting", name)
         with guarded(self.root / "guards", key, wait, waiting):
-            if not self.is_cached():
+            if self._is_brought() or not self.is_cached():
                 self._download(hashlib.sha256(key.encode()).hexdigest()[:32])
+
+    def _is_brought(self) -> bool:
+        """Tell whether there is a file to check; a folder may have some of several files."""
+        given = self.options.from_file
+        some = given is not None and given.is_dir() and len(self.entry.artifacts) > 1
+        return given is not None and (not some or (given / self.artifact.filename).exists())
 
     def _download(self, key: str) -> None:
         artifact, options, records = self.artifact, self.options, self.records
@@ -213,17 +221,20 @@ class Work:
             if len(self.entry.artifacts) > 1 and not brought.is_dir():
                 names = ", ".join(one.filename for one in self.entry.artifacts)
                 raise UsageError(f"{brought}: expected the folder that has {names}.")
+            if not path.is_file():
+                raise UsageError(f"{path}: no such file, expected {artifact.filename}.")
             return (path.resolve().as_uri(),)
         mirrors = [
             f"{one.rstrip('/')}/{self.entry.owner}/{quote(artifact.filename)}"
             for one in self.options.mirrors
         ]
-        ordered = sorted(artifact.sources, key=lambda one: one.dead is not None)
-        return (*mirrors, *(resolve(one.url, self.entry.place) for one in ordered))
+        return (*mirrors, *(resolve(one.url, self.entry.place) for one in artifact.places))
 
     def _by_hand(self, urls: Sequence[str] = ()) -> str:
         """Say how a person brings the file."""
-        artifact, claim = self.artifact, self.artifact.claim
+        entry, artifact, claim = self.entry, self.artifact, self.artifact.claim
+        own = "" if entry.place == str(SHIPPED.resolve()) else f" --registry {quoted(entry.place)}"
+        path = "PATH" if len(entry.artifacts) == 1 else "FOLDER"
         places = [one for one in (artifact.manual, *urls) if one]
         facts = [f"{claim.size} bytes"] if claim.size else []
         facts += [f"{name} {digest}" for name, digest in claim.digests.items()]
@@ -231,7 +242,7 @@ class Work:
             f"Get {artifact.filename} by hand"
             + (f" from {' or '.join(places)}" if places else "")
             + (f" ({', '.join(facts)})" if facts else "")
-            + f", then: deeplab-zoo fetch {self.entry.name} --from-file PATH"
+            + f", then: deeplab-zoo fetch {entry.name}{own} --from-file {path}"
         )
 
     def _accept(self, received: Received) -> None:

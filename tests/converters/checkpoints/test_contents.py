@@ -9,6 +9,8 @@ import pytest
 
 from deeplab_zoo.converters import convert
 from deeplab_zoo.converters.native import Head, to_native
+from deeplab_zoo.converters.tensorflow import stored
+from deeplab_zoo.proto.checkpoint import open_checkpoint
 from deeplab_zoo.proto.errors import MismatchError, UsageError
 from deeplab_zoo.proto.tensorflow_pb2 import ObjectGraph
 
@@ -65,6 +67,13 @@ def test_an_object_based_checkpoint_goes_by_the_variables_own_names(
         "save_counter": "a step counter",
         "_CHECKPOINTABLE_OBJECT_GRAPH": "bookkeeping of object-based checkpoints",
     }
+
+
+def test_a_key_that_is_a_suffix_alone_costs_the_others_nothing(save_checkpoint: Save) -> None:
+    one = np.ones(1, "f4")
+    graph = object_graph({f"a{END}": "a"})
+    path = save_checkpoint({END: one, f"b{END}": one, "_CHECKPOINTABLE_OBJECT_GRAPH": graph})
+    assert {"", "b"} < set(stored(open_checkpoint(path)))
 
 
 def test_names_that_variables_share_give_way_to_the_keys(
@@ -169,3 +178,20 @@ def test_a_checkpoint_without_a_head_needs_a_fresh_one(tiny: Arrays, save_checkp
     native = to_native(convert.read_tensorflow(path), Head(7, reset=True))
     assert native.weights.config.classes == 7
     assert len(native.fresh) == 8
+
+
+def test_one_of_two_networks_is_chosen_whatever_its_scope(
+    tiny: Arrays, save_checkpoint: Save
+) -> None:
+    both: Arrays = {f"a/{name}": data for name, data in tiny.items()}
+    both |= {f"longer/{name}": 2 * data for name, data in tiny.items()}
+    native = native_of(save_checkpoint(both), "longer/*")
+    assert np.array_equal(native.weights.state["backbone.bn1.weight"], 2 * tiny["bn_conv1/gamma"])
+
+
+def test_a_double_beyond_float32_is_noted_and_no_warning(
+    tiny: Arrays, save_checkpoint: Save
+) -> None:
+    huge = tiny | {"bn_conv1/gamma": np.full_like(tiny["bn_conv1/gamma"], 1e300, "f8")}
+    notes = native_of(save_checkpoint(huge)).notes
+    assert any(note.startswith("bn_conv1/gamma: ") and "infinite" in note for note in notes)

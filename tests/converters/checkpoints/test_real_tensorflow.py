@@ -86,7 +86,9 @@ def test_all_that_is_neither_network_nor_known_is_one_error(tf: Path) -> None:
         native_of(tf / "small" / "v2_train" / "model.ckpt-20000")
     assert "  extras/label: string []\n" in str(caught.value)
     assert "  partitioned/cols: float32 [4, 10]\n" in str(caught.value)
-    assert str(caught.value).endswith("To take only some variables: --variables PATTERN.")
+    assert str(caught.value).endswith(
+        "To take only some variables: convert tf --variables PATTERN."
+    )
     assert "Momentum" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ import deeplab_zoo
 from deeplab_zoo import ZooError
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config
 from deeplab_zoo.proto import caffemodel
-from deeplab_zoo.proto.errors import MismatchError
+from deeplab_zoo.proto.errors import MismatchError, UsageError
 from deeplab_zoo.proto.records import Net
 
 Make = Callable[..., tuple[Path, Path]]
@@ -37,6 +37,14 @@ def test_a_reset_head_is_seeded_gaussian_and_reported(
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     dropped = dict(native.conversion.dropped)
     assert dropped["fc1_voc12_c0[0]"] == "not part of the backbone: the head was reset"
+
+
+@pytest.mark.parametrize("how", [{"reset_head": True, "seed": -1}, {"seed": 3}])
+def test_a_seed_is_a_fresh_heads_and_not_negative(
+    files: tuple[Path, Path], tmp_path: Path, how: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match=r"--seed -?\d, expected 0 or more, and with --reset-head"):
+        deeplab_zoo.convert_caffe(*files, tmp_path / "a.pth", **how)
 
 
 def init_file(make_net: Make, config: DeepLabV2Config, *, prefix: str) -> tuple[Path, Path]:

@@ -94,6 +94,8 @@ def test_ctrl_c_at_any_time_leaves_no_half_written_file(make_net: Make, tmp_path
     folder.mkdir()
     command = [
         sys.executable, "-c",
+        # What a shell runs in the background, these tests too perhaps, is deaf to Ctrl-C.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import deeplab_zoo.cli.main as m, sys; print('ready', flush=True); m.main()",
         "convert", "caffe", str(text), str(binary), "-o", str(folder / "x.safetensors"),
         "--hdf5", str(folder / "x.h5"),

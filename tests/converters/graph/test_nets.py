@@ -112,6 +112,9 @@ def test_a_deeplab_can_be_exported(make_net: Make, tiny_config: DeepLabV2Config)
     assert all(torch.equal(found[blob], expected[blob]) for blob in blobs)
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.13", reason="torch 2.11 binds the rounding of a pooling to its input"
+)
 def test_a_deeplab_can_be_exported_for_any_size(
     make_net: Make, tiny_config: DeepLabV2Config
 ) -> None:

@@ -156,3 +156,21 @@ def test_what_is_no_file_of_instances_is_refused(write: Write, tmp_path: Path) -
     torn = {"category_id": 3, "segmentation": {"size": [6, 9], "counts": longer}}
     with pytest.raises(ZooError, match=r"train/a.jpg: Invalid RLE"):
         convert_instances(write(torn), tmp_path / "masks")
+
+
+def test_masks_that_are_there_are_replaced_when_asked_only(write: Write, tmp_path: Path) -> None:
+    path, masks = write(), tmp_path / "masks"
+    convert_instances(path, masks)
+    for name in ("b.png", "classes.txt"):
+        (masks / name).write_text("mine")
+    with pytest.raises(UsageError, match=r"masks: has 3 of the files to write:\n.*classes\.txt"):
+        convert_instances(path, masks)
+    assert (masks / "b.png").read_text() == "mine"
+    convert_instances(path, masks, overwrite=True)
+    assert "mine" not in (masks / "classes.txt").read_text()
+
+
+def test_a_name_is_one_line_of_the_classes(write: Write, tmp_path: Path) -> None:
+    categories = [{"id": 3, "name": "traffic\n light "}]
+    convert_instances(write(categories=categories), tmp_path / "masks")
+    assert (tmp_path / "masks" / "classes.txt").read_text() == "background\ntraffic light\n"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_zoo.proto.errors import FormatError, UsageError
+from deeplab_zoo.proto.errors import FormatError, UsageError, ZooError
 from deeplab_zoo.zoo.data.convert_masks import convert_masks
 from deeplab_zoo.zoo.data.images import read_mask
 from deeplab_zoo.zoo.data.legend import CAMVID, CITYSCAPES_IDS, VOC
@@ -72,3 +72,16 @@ def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "x.png"):
         with pytest.raises(UsageError, match="expected another place"):
             list(convert_masks(path, path, VOC))
+
+
+def test_what_is_there_is_replaced_when_asked_only(tmp_path: Path) -> None:
+    Image.fromarray(IDS).save(tmp_path / "x.png")
+    out = tmp_path / "ids.png"
+    out.write_bytes(b"mine")
+    with pytest.raises(UsageError, match="has 1 of the files to write"):
+        list(convert_masks(tmp_path / "x.png", out, VOC))
+    assert out.read_bytes() == b"mine"
+    with pytest.raises(ZooError, match="is a folder, expected the name of a file"):
+        list(convert_masks(tmp_path / "x.png", tmp_path, VOC))
+    list(convert_masks(tmp_path / "x.png", out, VOC, overwrite=True))
+    assert (read_mask(out, VOC) == IDS).all()

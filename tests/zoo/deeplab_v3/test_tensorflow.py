@@ -188,7 +188,7 @@ def test_what_never_was_is_refused_in_words(tmp_path: Path) -> None:
     ):
         deeplab_zoo.export(tmp_path / "c.safetensors", tmp_path / "x", to="tf")
     deeplab_zoo.export(tmp_path / "a.safetensors", tmp_path / "x", to="tf-v1")
-    with pytest.raises(UsageError, match="run at one scale. Leave --multi-scale out"):
+    with pytest.raises(UsageError, match="runs at one scale. Leave it out"):
         deeplab_zoo.convert_tensorflow(tmp_path / "x", tmp_path / "y.h5", multi_scale=True)
     native = deeplab_zoo.convert_tensorflow(
         tmp_path / "x", tmp_path / "y.pth", reset_head=True, num_classes=9

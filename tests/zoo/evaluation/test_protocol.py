@@ -188,3 +188,9 @@ def test_a_line_says_what_the_protocol_is() -> None:
     assert describe(Protocol(321, (0.5, 1), flip=True, window=200), TF_SLIM) == (
         "padded to 321; scales 0.5, 1; mirrored too; windows of 200, 33% shared; scores averaged"
     )
+
+
+def test_classes_that_no_byte_can_tell_apart_are_not_decided() -> None:
+    with pytest.raises(ZooError, match="scores: 257 classes, a mask holds 256 at most"):
+        decide(torch.zeros(1, 257, 2, 3))
+    assert decide(torch.eye(256)[None, :, :, None])[0, 255].item() == 255

@@ -37,6 +37,14 @@ def test_unknown_keys_are_refused_with_the_nearest_names_all_at_once() -> None:
     assert "steps: 2.5, expected a whole number" in text
 
 
+def test_a_recipe_of_ones_own_is_named_by_what_is_wrong_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("momentun: 0.9\nweight-decay: 1e-4\n")
+    found = CliRunner().invoke(finetune, ["w", "d", "--recipe", str(path), "--lr", "1"])
+    assert isinstance(found.exception, UsageError)
+    assert str(found.exception).startswith(f"{path}: 1 keys are wrong:")
+
+
 def test_values_that_no_run_can_have_are_refused_all_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         TrainConfig(solver="magic", steps=0, lr=-1, ema=1, sampling="balanced")

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from deeplab_zoo.converters import weights as weights_file
+from deeplab_zoo.converters.numerics import CAFFE_V2, TORCH_HALFPIXEL
 from deeplab_zoo.proto.errors import MismatchError, StorageError, UsageError, ZooError
 from deeplab_zoo.zoo.training import checkpoints, engine, job
 from deeplab_zoo.zoo.training.config import TrainConfig
@@ -110,6 +113,23 @@ def test_sigterm_to_all_processes_saves_and_exits(
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_sigterm_cuts_a_validation_short_and_the_last_one_is_made_up_for(
+    weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: Rows
+) -> None:
+    way = config(steps=2, val_every=1)
+    whole = finetune(weights, way, tmp_path / "whole")
+    monkeypatch.setattr(job.Log, "judging", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    for step in (2, 2):  # At the validation after update 1, then at the last one.
+        assert finetune(weights, way, tmp_path / "cut", resume="auto").path is None
+        assert checkpoints.steps(tmp_path / "cut")[-1] == step
+    monkeypatch.undo()
+    again = finetune(weights, way, tmp_path / "cut", resume="auto")
+    assert (again.path, again.miou) == (tmp_path / "cut" / "model.safetensors", whole.miou)
+    assert [row["miou"] != "" for row in rows(tmp_path / "cut")] == [False, False, True]
+    finetune(weights, way, tmp_path / "cut", resume="auto")  # Is done: nothing is left to do.
+    assert len(rows(tmp_path / "cut")) == 3
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(
     weights: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +175,16 @@ def test_a_folder_with_a_run_is_not_overwritten(
         pytest.raises(UsageError, match="another run is writing"),
     ):
         finetune(weights, config(steps=1), tmp_path / "run", resume="auto")
+
+
+def test_a_run_does_not_go_on_under_another_profile(
+    weights: Path, config: Make, tmp_path: Path
+) -> None:
+    finetune(weights, config(steps=1), tmp_path / "run")
+    other = tmp_path / "other.safetensors"
+    weights_file.write(replace(weights_file.read(weights), numerics=CAFFE_V2), other)
+    with pytest.raises(MismatchError, match=f"under caffe-v2, .* under {TORCH_HALFPIXEL.name}"):
+        finetune(other, config(steps=1), tmp_path / "run", resume="auto")
 
 
 def test_machines_that_see_other_checkpoints_do_not_go_on(

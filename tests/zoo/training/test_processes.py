@@ -99,6 +99,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(
     demand_same(alone, tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_two_machines_with_spread_weights_equal_one_process(
     weights: Path, shapes: Path, alone: Path, tmp_path: Path
 ) -> None:

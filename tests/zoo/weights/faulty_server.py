@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._error(value)
             elif name == "redirect":
                 self._head(302, 0, Location=value or f"/{path}")
-            elif name == "page":
+            elif name == "page" and value is not None:
                 self._page(value)
             elif body is None:
                 self._error(404)
@@ -69,13 +69,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _page(self, value: tuple[str, bytes]) -> None:
         kind, body = value
         self._head(200, len(body), Content_Type=kind)
-        self.wfile.write(body)
+        self._send(body[:1])  # Servers that flush early send the first bytes singly.
+        time.sleep(0.01)
+        self._send(body[1:])
 
     def _head(self, status: int, length: int | None, **headers: str) -> None:
         self.send_response(status)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        for key, text in {**self.site.headers, **headers}.items():
+        known = {} if length is None else {"Content_Length": str(length)}
+        for key, text in {**known, **self.site.headers, **headers}.items():
             self.send_header(key.replace("_", "-"), text)
         self.end_headers()
 
@@ -117,8 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
             length = None
             headers["Connection"] = "close"
             self.close_connection = True
-        elif fault == "gzip":
-            headers["Content_Encoding"] = "gzip"
+        elif fault == "encoding":
+            headers["Content_Encoding"] = value
         self._head(206 if start else 200, length, **headers)
         rest = body[start:] if fault != "short length" else body[start : start + (length or 0)]
         stop = len(rest)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from .conftest import BODY, digest
 More = Callable[..., dict[str, object]]
 
 
-def fields(what: str, registry: Path, name: str = "ours") -> dict[str, object]:
+def fields(
+    what: str, registry: Path, name: str = "ours", same_as: str | None = None
+) -> dict[str, object]:
     place, size, found, seen = measure(what, registry)
     return described(
         name, place, size, found, seen=seen, grade="A", kind="dataset", description="d",
-        license={"spdx": "MIT"}, homepage="https://example.org",
+        license={"spdx": "MIT"}, homepage="https://example.org", same_as=same_as,
     )  # fmt: skip
 
 
@@ -73,6 +76,48 @@ def test_a_registry_that_is_not_a_block_is_not_guessed_at(tmp_path: Path) -> Non
     assert registry.read_text() == "entries: []\nschema_version: 1\n"
     with pytest.raises(ZooError, match="no such file"):
         measure(str(tmp_path / "none"), registry)
+
+
+def test_the_same_bytes_again_are_declared(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.yaml"
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(BODY)
+    add(registry, fields(str(tmp_path / "a"), registry, "a"))
+    with pytest.raises(UsageError, match="declare same_as"):
+        add(registry, fields(str(tmp_path / "b"), registry, "b"))
+    entry = add(registry, fields(str(tmp_path / "b"), registry, "b", same_as="a"))
+    assert entry.artifacts[0].same_as == "a"
+
+
+def test_entries_added_at_once_are_all_there(tmp_path: Path) -> None:
+    registry, names = tmp_path / "registry.yaml", ["a", "b", "c"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(
+            pool.map(
+                lambda name: add(registry, fields(str(tmp_path / name), registry, name)), names
+            )
+        )
+    assert sorted(entry.name for entry in read_entries(registry)) == names
+
+
+def test_a_path_beside_the_registry_is_no_address(tmp_path: Path) -> None:
+    registry, folder = tmp_path / "registry.yaml", tmp_path / "a:b"
+    folder.mkdir()
+    (folder / "ü #1%41.bin").write_bytes(BODY)
+    entry = add(registry, fields(str(folder / "ü #1%41.bin"), registry))
+    assert entry.artifacts[0].filename == "ü #1%41.bin"
+    assert fetch("ours", registry=registry).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("there", [b"\xff", None])
+def test_what_is_no_registry_is_not_added_to(tmp_path: Path, there: bytes | None) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    registry = tmp_path / "registry.yaml"
+    registry.mkdir() if there is None else registry.write_bytes(there)
+    with pytest.raises(ZooError, match=r"registry\.yaml: .*(UTF-8|directory)"):
+        add(registry, fields(str(tmp_path / "a"), registry))
 
 
 def test_an_address_is_downloaded_to_be_measured(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import gzip
 import io
 import stat
 import tarfile
@@ -12,6 +13,7 @@ from deeplab_zoo.zoo.weights.archives import unpack
 from deeplab_zoo.zoo.weights.lock import lock_path, read_lock
 from deeplab_zoo.zoo.weights.schema import Archive, Member
 from deeplab_zoo.zoo.weights.status import is_cached
+from deeplab_zoo.zoo.weights.store import tree_digest
 
 from .conftest import BODY, Fetching, artifact, described, digest, entry_of
 
@@ -113,6 +115,16 @@ def test_bombs_are_refused_before_they_fill_the_disk(
     assert not (tmp_path / "into" / "zeros").exists()
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_name_that_fills_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    info = tar_info("x", kind)
+    info.size = 1 << 32
+    with gzip.open(tmp_path / "x", "wb") as file:
+        file.write(info.tobuf() + bytes(1 << 20))
+    with pytest.raises(IntegrityError, match="a header of 4294967296 bytes"):
+        unpack(tmp_path / "x", Archive("tar"), tmp_path / "into")
+
+
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_FILES", 2)
     with pytest.raises(IntegrityError, match="3 files.*at most 2 files"):
@@ -131,6 +143,54 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, kind: str) -> None:
     path.write_bytes(b"not an archive at all")
     with pytest.raises(IntegrityError, match="damaged"):
         unpack(path, Archive(kind), tmp_path / "into")  # type: ignore[arg-type]
+
+
+def packed(kind: str) -> bytes:
+    """A small archive, compressed by zip's or tar's methods."""
+    body = io.BytesIO()
+    if kind in ("stored", "deflated", "bzip2", "lzma"):
+        method = getattr(zipfile, f"ZIP_{kind.upper()}")
+        with zipfile.ZipFile(body, "w", method) as file:
+            file.writestr("ü/a", b"hello" * 20)
+    else:
+        with tarfile.open(fileobj=body, mode=f"w:{kind}") as tar:  # type: ignore[call-overload]
+            info = tarfile.TarInfo("ü/a")
+            info.size = 100
+            tar.addfile(info, io.BytesIO(b"hello" * 20))
+    return body.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["stored", "deflated", "bzip2", "lzma", "", "gz", "bz2", "xz"])
+def test_damage_at_any_byte_is_an_archive_refused_and_no_traceback(
+    tmp_path: Path, kind: str
+) -> None:
+    whole = packed(kind)
+    type_ = "zip" if kind in ("stored", "deflated", "bzip2", "lzma") else "tar"
+    refused = 0
+    for at in range(0, min(len(whole), 700), 3):
+        path = tmp_path / f"{at}"
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        try:
+            unpack(path, Archive(type_), tmp_path / f"into{at}")  # type: ignore[arg-type]
+        except IntegrityError:
+            refused += 1
+    assert refused
+
+
+def test_an_archive_without_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="without files"):
+        unpack(zipped(tmp_path / "x", {"folder/": b""}), Archive("zip"), tmp_path / "into")
+
+
+def test_names_that_are_no_utf8_have_a_tree_digest(tmp_path: Path) -> None:
+    # Old programs wrote names in Latin-1, which Python reads with surrogates.
+    path = tmp_path / "x"
+    with tarfile.open(path, "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as file:
+        file.addfile(tarfile.TarInfo("Mühle"))
+    (found,) = unpack(path, Archive("tar"), tmp_path / "into")
+    assert tree_digest({found.name: digest(b"")}) == digest(
+        f"{digest(b'')}  ".encode() + b"M\xfchle\n"
+    )
 
 
 def test_only_the_members_listed_are_unpacked_from_whatever_folder(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def drawn(dice: random.Random) -> Fault:
             "truncated",
             "appended",
             "flipped",
-            "gzip",
+            ("encoding", "gzip"),
         ]
     )
 

@@ -106,6 +106,14 @@ def test_google_drives_confirm_page_is_passed(
     ]
 
 
+def test_a_bundle_that_is_not_there_is_no_trouble_with_the_disk(
+    tmp_path: Path, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    with pytest.raises(NetworkError, match=r"CA certificate bundle, invalid path: .*none\.pem"):
+        fetching(described(artifact("https://127.0.0.1:9/x.pth")))
+
+
 def test_redirects_are_followed(site: Site, fetching: Fetching) -> None:
     site.faults = [("redirect", None), ("redirect", None)]
     folder, _ = fetching(described(artifact(site.url("x.pth"))))

@@ -22,7 +22,10 @@ ONE_TRY: list[tuple[Fault, str]] = [
     (("page", ("application/json", b'{"error": "gone"}')), "a JSON error message"),
     (("page", ("application/xml", b"<?xml version='1.0'?><Error/>")), "an XML error message"),
     (("page", ("text/html", b"<html>Quota exceeded</html>")), "quota is exceeded"),
-    ("gzip", "compresses"),
+    (("encoding", "gzip"), "compresses"),
+    (("redirect", "http://[::1"), "Invalid IPv6 URL"),
+    (("redirect", "http://a..b/"), "Failed to parse"),
+    (("redirect", "/M\xfchle"), "invalid start byte"),
 ]  # fmt: skip
 
 
@@ -60,7 +63,8 @@ def test_all_sources_that_failed_are_listed_with_the_way_to_do_it_by_hand(
 @pytest.mark.parametrize(
     "fault",
     [("status", 429), ("status", 500), ("status", 502), ("status", 503), ("drop", 0.3), ("drop", 0.0),
-     ("reset", 0.6), ("stall", 0.5), ("drip", 0.4), "short length", "long length", "truncated"],
+     ("reset", 0.6), ("stall", 0.5), ("drip", 0.4), "short length", "long length", "truncated",
+     ("page", ("text/plain", b""))],
 )  # fmt: skip
 def test_what_may_pass_is_retried_and_goes_on_where_it_was(
     site: Site, fetching: Fetching, fault: Fault
@@ -188,6 +192,46 @@ def test_a_file_that_changes_on_the_server_is_begun_afresh(site: Site, fetching:
     folder, _ = fetching(one)
     assert (folder / "x.pth").read_bytes() == new
     assert site.asked[2][1]["If-Range"] == '"one"'
+
+
+def test_what_was_whole_but_wrong_when_a_process_died_is_fetched_anew(
+    site: Site, fetching: Fetching, home: Path
+) -> None:
+    site.faults = [("drop", 0.5), ("status", 404)]
+    one = described(artifact(site.url("x.pth")))
+    with pytest.raises(NetworkError):
+        fetching(one)
+    (partial,) = (home / "staging").glob("*.partial")
+    partial.write_bytes(bytes(len(BODY)))  # As a power failure leaves what was not synced.
+    folder, events = fetching(one)
+    assert (folder / "x.pth").read_bytes() == BODY
+    assert kinds(events) == ["mismatch", "start", "done"]
+
+
+def test_numbers_that_no_file_has_are_no_numbers(site: Site, fetching: Fetching) -> None:
+    site.faults = [("status", (503, {"Retry_After": "9" * 5000}))]
+    fetching(described(artifact(site.url("x.pth"))))
+    site.headers = {"Content_Length": "9" * 5000}
+    folder, _ = fetching(described(artifact(site.url("x.pth")), name="again"))
+    assert (folder / "x.pth").read_bytes() == BODY
+
+
+def test_a_file_that_is_json_is_no_error_message(site: Site, fetching: Fetching) -> None:
+    body = b'{"classes": ["road"]}'
+    site.faults = [("page", ("application/json", body))]
+    folder, _ = fetching(described(artifact(site.url("x.json"), body=body)))
+    assert (folder / "x.pth").read_bytes() == body
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
+def test_an_archives_own_compression_is_no_encoding(
+    site: Site, fetching: Fetching, encoding: str
+) -> None:
+    site.files["x.tgz"] = BODY
+    site.faults = [("drop", 0.5), ("encoding", encoding)]
+    folder, events = fetching(described(artifact(site.url("x.tgz"))))
+    assert (folder / "x.pth").read_bytes() == BODY
+    assert kinds(events) == ["start", "retry", "start", "done"]
 
 
 def test_known_bytes_need_no_length(site: Site, fetching: Fetching) -> None:

@@ -2,7 +2,10 @@
 
 import errno
 import os
+import shlex
 import shutil
+import socket
+import time
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,14 @@ from deeplab_zoo.proto.errors import (
     NetworkError,
     OfflineError,
     StorageError,
+    UsageError,
 )
 from deeplab_zoo.zoo.weights import download, store
+from deeplab_zoo.zoo.weights.download import Policy
+from deeplab_zoo.zoo.weights.fetch import fetch
+from deeplab_zoo.zoo.weights.lock import lock_path
 
-from .conftest import BODY, Fetching, artifact, described, digest, kinds
+from .conftest import BODY, Fetching, artifact, described, digest, kinds, text_of
 from .faulty_server import Site
 
 
@@ -128,6 +135,48 @@ def test_a_file_brought_by_hand_is_checked_like_any_other(
     folder, _ = fetching(one, from_file=good, offline=True)
     assert (folder / "x.pth").read_bytes() == BODY
     assert good.read_bytes() == BODY
+    with pytest.raises(IntegrityError, match=digest(BODY)):  # Though the store has one.
+        fetching(one, from_file=bad)
+    assert kinds(fetching(one)[1]) == ["cached"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b"", "is empty"), (b"\n<!DOCTYPE html><title>Google Drive - Virus scan", "a web page instead"),
+     (None, "is no file")],
+)  # fmt: skip
+def test_what_cannot_be_weights_is_not_taken_on_trust(
+    tmp_path: Path, fetching: Fetching, body: bytes | None, words: str
+) -> None:
+    there = tmp_path / "saved"
+    if body is None:
+        os.mkfifo(there)  # Nobody writes into it.
+    else:
+        there.write_bytes(body)
+    with pytest.raises(NetworkError, match=words):
+        fetching(described(artifact(there.as_uri(), body=None)), trust=True)
+    assert not lock_path().exists()
+
+
+def test_a_file_to_bring_that_is_not_there_is_no_trouble_with_the_network(
+    tmp_path: Path, fetching: Fetching
+) -> None:
+    with pytest.raises(UsageError, match=r"none: no such file, expected x\.pth"):
+        fetching(described(artifact()), from_file=tmp_path / "none")
+    with pytest.raises(UsageError, match=r"x\.pth: no such file, expected x\.pth"):
+        fetching(described(artifact()), from_file=tmp_path)
+
+
+def test_of_several_files_those_that_are_missing_may_be_brought(
+    site: Site, fetching: Fetching, tmp_path: Path
+) -> None:
+    one = described(artifact(site.url("x.pth")), artifact(site.url("y"), filename="y.pth"))
+    with pytest.raises(NetworkError, match="then: deeplab-zoo fetch mine .*--from-file FOLDER"):
+        fetching(one)
+    fetching(described(one["artifacts"][0]))
+    (tmp_path / "y.pth").write_bytes(BODY)
+    folder, _ = fetching(one, from_file=tmp_path, offline=True)
+    assert (folder / "y.pth").read_bytes() == BODY
 
 
 def test_a_licence_that_asks_is_refused_until_it_is_accepted(
@@ -170,12 +219,17 @@ def test_extra_roots_are_looked_into_first_and_not_written(
 ) -> None:
     one = described(artifact(site.url("x.pth")))
     fetching(one)
-    home.rename(tmp_path / "shared-cache")
+    shared = home.rename(tmp_path / "shared-cache")
+    shutil.rmtree(shared / "guards")
+    lock_path().unlink()  # It will be written anew.
+    os.utime(shared / "files" / "mine" / "x.pth")  # It will be hashed again.
+    before = {path: path.stat().st_mtime_ns for path in shared.rglob("*")}
     monkeypatch.setenv("DEEPLAB_ZOO_EXTRA_ROOTS", str(tmp_path / "shared-cache"))
     folder, events = fetching(one, offline=True)
     assert folder == tmp_path / "shared-cache" / "files" / "mine"
     assert kinds(events) == ["cached"]
-    assert not home.exists()
+    assert {path: path.stat().st_mtime_ns for path in shared.rglob("*")} == before
+    assert not (home / "files").exists()
 
 
 def test_several_files_come_at_once_and_an_error_in_one_ends_all(
@@ -189,3 +243,129 @@ def test_several_files_come_at_once_and_an_error_in_one_ends_all(
     (folder / "1.bin").unlink()
     with pytest.raises(NetworkError, match="HTTP 404"):
         fetching(described(*parts))
+
+
+def test_an_error_in_one_file_is_told_while_another_comes(
+    site: Site, fetching: Fetching, tmp_path: Path
+) -> None:
+    site.pace = 0.2  # Ten seconds for the first, unless it is ended.
+    site.files["slow"] = bytes(10 << 16)
+    files = [
+        artifact(site.url("slow"), body=site.files["slow"], filename="a"),
+        artifact((tmp_path / "none").as_uri(), filename="b"),
+    ]
+    with pytest.raises(NetworkError, match="none: cannot be read"):
+        fetching(described(*files))
+    assert site.sent < len(site.files["slow"])
+
+
+def test_a_server_that_says_nothing_does_not_hold_up_the_end(
+    fetching: Fetching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.fetch.GRACE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        files = [
+            artifact(f"http://127.0.0.1:{silent.getsockname()[1]}/a", filename="a"),
+            artifact((tmp_path / "none").as_uri(), filename="b"),
+        ]
+        begun = time.monotonic()
+        with pytest.raises(NetworkError, match="none: cannot be read"):
+            fetching(described(*files), policy=Policy(retries=0, timeout=20))
+        assert time.monotonic() - begun < 10
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With ``one`` and ``two``, whose files have the same name, and ``tree``, an archive."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.pth").write_text(name)
+    packed = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path, "one")
+    known = [
+        described(artifact(f"{name}/x.pth", body=name.encode()), name=name)
+        for name in ("one", "two")
+    ]
+    whole = artifact(
+        "x.zip", body=Path(packed).read_bytes(), filename="x.zip", archive={"type": "zip"}
+    )
+    path = tmp_path / "registry.yaml"
+    path.write_text(text_of(*known, described(whole, name="tree")))
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.registry.SHIPPED", path)  # It takes a while.
+    return path
+
+
+def test_copies_replace_nothing_that_differs(tmp_path: Path, registry: Path) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):  # What is the same may be there.
+        assert fetch("one", registry=registry, dest=out) == out / "x.pth"
+        assert fetch("tree", registry=registry, dest=out) == out / "x"
+    with pytest.raises(UsageError, match=r"out/x\.pth: is there already, and something else"):
+        fetch("two", registry=registry, dest=out)
+    (out / "x" / "one" / "x.pth").write_text("mine")
+    with pytest.raises(UsageError, match="out/x: is there already"):
+        fetch("tree", registry=registry, dest=out)
+    assert (out / "x.pth").read_text() == "one"
+    assert sorted(one.name for one in out.iterdir()) == ["x", "x.pth"]
+
+
+def test_a_process_that_was_quicker_with_a_copy_is_no_error(
+    tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def quicker(source: Path, target: Path) -> Path:
+        shutil.copytree(source, out / "x")
+        return Path(shutil.copytree(source, target))
+
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.fetch.copytree", quicker)
+    assert fetch("tree", registry=registry, dest=out) == out / "x"
+    assert [one.name for one in out.iterdir()] == ["x"]
+
+
+def test_trouble_with_the_copies_folder_is_not_put_down_to_the_cache(
+    tmp_path: Path, registry: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file: no folder to write into") as caught:
+        fetch("one", registry=registry, dest=tmp_path / "file")
+    assert "DEEPLAB_ZOO_CACHE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"timeout": float("nan")}, "timeout nan"),
+        ({"timeout": 0.0}, "timeout 0"),
+        ({"timeout": float("inf")}, "timeout inf"),
+        ({"retries": -1}, "retries -1"),
+        ({"mirrors": "/mnt/zoo"}, "mirror /mnt/zoo: expected an address"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    registry: Path, wrong: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        fetch("one", registry=registry, **wrong)
+
+
+def test_the_way_by_hand_that_an_error_names_leads_there(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.work.SHIPPED", registry)
+    kept = (tmp_path / "one" / "x.pth").rename(tmp_path / "kept.pth")
+    own = registry.rename(tmp_path / "my registry.yaml")
+    registry.write_text(text_of(described(artifact("https://e.org/x"), name="shipped")))
+    with pytest.raises(NetworkError) as caught:
+        fetch("one", registry=own)
+    words = shlex.split(str(caught.value).partition("then: ")[2])
+    assert words[:3] == ["deeplab-zoo", "fetch", "one"]
+    brought = fetch(words[2], registry=words[words.index("--registry") + 1], from_file=kept)
+    assert brought.read_text() == "one"
+    with pytest.raises(OfflineError, match="then: deeplab-zoo fetch shipped --from-file PATH"):
+        fetch("shipped", offline=True)
+
+
+def test_one_mirror_may_be_given_as_text(registry: Path, tmp_path: Path) -> None:
+    (tmp_path / "near").mkdir()
+    (tmp_path / "one").rename(tmp_path / "near" / "one")
+    assert fetch("one", registry=registry, mirrors=(tmp_path / "near").as_uri()).exists()

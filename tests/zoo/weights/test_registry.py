@@ -13,7 +13,7 @@ from deeplab_zoo.zoo.weights.recipe import obstacle
 from deeplab_zoo.zoo.weights.registry import SHIPPED, assemble, load_registry
 from deeplab_zoo.zoo.weights.sources import resolve
 
-from .conftest import artifact, described, digest, text_of
+from .conftest import BODY, artifact, described, digest, text_of
 
 HTTPS = "https://example.org/x.pth"
 
@@ -105,6 +105,9 @@ FAULTS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("branch of a hub", lambda a: a.update(sources=[{"url": "hf://o/n@main/x"}]), "40 hex digits"),
     ("ftp", lambda a: a.update(sources=[{"url": "ftp://e.org/x"}]), "expected https"),
     ("same_as nothing", lambda a: a.update(same_as="nobody"), "same_as 'nobody'"),
+    ("member twice", lambda a: a.update(archive={"type": "zip", "members": [{"path": "a", "filename": "x"}, {"path": "a", "filename": "y"}]}), "listed twice"),
+    ("tree", lambda a: a.update(archive={"type": "zip", "tree": "ABC"}), "tree 'ABC'"),
+    ("address", lambda a: a.update(sources=[{"url": "https://[a/x"}]), "is no address"),
     ("member path", lambda a: a.update(archive={"type": "zip", "members": [{"path": "/x", "filename": "x"}]}), "no safe path"),
 ]  # fmt: skip
 
@@ -171,11 +174,49 @@ def test_unknown_and_duplicate_keys_and_wrong_types_are_in_one_error() -> None:
     "text",
     ["", "[]", "schema_version: 2\nentries: []", "a: [", "schema_version: 1\nentries: 3",
      "schema_version: 1\nentries: [3]", "? [a]\n: b", "schema_version: 1\nentrys: []",
-     "!!python/object/apply:os.system [echo]"],
+     "!!python/object/apply:os.system [echo]", "a: !!int abc", "a: !!bool abc", "a: 0x_",
+     "schema_version: 1\nentries: [" + "[" * 5000 + "]" * 5001,
+     "schema_version: 1\nentries:\n- metrics: [{miou: 1" + "0" * 400 + "}]"],
 )  # fmt: skip
 def test_what_is_no_registry_is_an_error_not_a_traceback(text: str) -> None:
     with pytest.raises(FormatError, match=r"my\.yaml"):
         parse(text, "my.yaml")
+
+
+def test_anchors_do_not_fill_an_error() -> None:
+    text = "schema_version: 1\nentries:\n- &a [x, x, x, x, x, x, x, x]\n"
+    for last, name in zip("abcdefg", "bcdefgh", strict=True):
+        text += f"- &{name} [{', '.join([f'*{last}'] * 8)}]\n"
+    with pytest.raises(FormatError, match="8 problems") as caught:
+        parse(text, "my.yaml")
+    assert len(str(caught.value)) < 4000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "../../mine"}, "name '../../mine'"),
+        ({"name": "con"}, "no device's"),
+        ({"filename": "../x.pth"}, "leaves its folder"),
+        ({"filename": "a\nb.pth"}, "a character that Windows forbids"),
+        ({"filename": "x" * 300}, "200 bytes"),
+        ({"filename": ".zip", "archive": {"type": "zip"}}, "'' is no safe file name"),
+        ({"digests": {"sha-256": digest(BODY)}}, "digest 'sha-256'"),
+        ({"digests": {"sha256": digest(BODY).upper()}}, "lower-case"),
+        ({"size": -5}, "size -5"),
+        ({"recipe": {"convert": "native", "weights": "../../x"}}, "none of its files"),
+    ],
+)
+def test_no_registry_is_loaded_that_would_write_elsewhere_or_refuse_right_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+) -> None:
+    one, path = described(artifact(HTTPS)), tmp_path / "r.yaml"
+    for key, value in change.items():
+        (one if key in ("name", "recipe") else one["artifacts"][0])[key] = value
+    path.write_text(text_of(one))
+    monkeypatch.setattr("deeplab_zoo.zoo.weights.registry.SHIPPED", path)  # It takes a while.
+    with pytest.raises(FormatError, match=rf"r\.yaml: .*{words}"):
+        load_registry()
 
 
 def test_names_are_found_by_alias_and_guessed_when_wrong() -> None:

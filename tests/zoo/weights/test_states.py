@@ -4,9 +4,16 @@ from typing import Any
 
 import pytest
 
-from deeplab_zoo.proto.errors import FormatError, IntegrityError, UnverifiedError
+from deeplab_zoo.proto.errors import (
+    FormatError,
+    IntegrityError,
+    StorageError,
+    UnverifiedError,
+    ZooError,
+)
 from deeplab_zoo.zoo.weights import store
 from deeplab_zoo.zoo.weights.lock import lock_path, read_lock
+from deeplab_zoo.zoo.weights.registry import load_registry
 from deeplab_zoo.zoo.weights.status import is_cached, state_of
 from deeplab_zoo.zoo.weights.verify import verify_entry
 
@@ -123,14 +130,30 @@ def test_what_is_locked_stays_and_others_are_added(source: Path, fetching: Fetch
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense", "[]", '{"version": 9, "files": {}}', '{"version": 1}']
+    "text", ["nonsense", "[]", '{"version": 9, "files": {}}', '{"version": 1}', "\udcff"]
 )
 def test_a_damaged_lock_is_an_error_not_an_empty_one(
     source: Path, fetching: Fetching, text: str
 ) -> None:
-    lock_path().write_text(text)
+    lock_path().write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(FormatError, match=r"deeplab-zoo\.lock"):
         fetching(known(source), trust=True)
+
+
+def test_a_lock_that_cannot_be_written_is_named_with_its_variable(
+    source: Path, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPLAB_ZOO_LOCK", str(source / "x.lock"))  # Below a file.
+    with pytest.raises(StorageError, match="no folder to write into.*DEEPLAB_ZOO_LOCK"):
+        fetching(known(source), trust=True)
+
+
+def test_a_link_to_a_lock_stays_one(source: Path, fetching: Fetching, tmp_path: Path) -> None:
+    (tmp_path / "theirs.lock").touch()
+    lock_path().symlink_to("theirs.lock")
+    fetching(known(source), trust=True)
+    assert lock_path().is_symlink()
+    assert set(read_lock(tmp_path / "theirs.lock")) == {"mine/x.pth"}
 
 
 def test_the_lock_lies_in_the_working_folder_if_it_is_there(
@@ -143,6 +166,19 @@ def test_the_lock_lies_in_the_working_folder_if_it_is_there(
     (tmp_path / "deeplab-zoo.lock").touch()
     assert lock_path() == tmp_path / "deeplab-zoo.lock"
     assert read_lock(lock_path()) == {}
+
+
+def test_a_tilde_in_a_variable_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A shell expands it; a unit file, a Dockerfile and quotes do not.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CACHE", "EXTRA_ROOTS", "LOCK", "REGISTRY"):
+        monkeypatch.setenv(f"DEEPLAB_ZOO_{name}", "~/mine")
+    assert store.cache_folder() == lock_path() == tmp_path / "mine"
+    assert store.extra_roots() == (tmp_path / "mine",)
+    with pytest.raises(ZooError, match=f"{tmp_path}/mine: no such registry file"):
+        load_registry()
 
 
 def test_verify_hashes_again_and_puts_aside_what_changed(
@@ -161,9 +197,29 @@ def test_verify_hashes_again_and_puts_aside_what_changed(
     assert not (folder / "x.pth").exists()
 
 
-def test_a_damaged_stamp_is_no_stamp(source: Path, fetching: Fetching, home: Path) -> None:
+def test_verify_looks_into_shared_stores_and_leaves_them_alone(
+    source: Path, fetching: Fetching, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     one = known(source, digests={"sha256": digest(BODY)})
     fetching(one)
-    (home / "stamps" / "mine" / "x.pth.json").write_text(json.dumps({"filename": 3}))
+    shared = home.rename(tmp_path / "shared")
+    monkeypatch.setenv("DEEPLAB_ZOO_EXTRA_ROOTS", str(shared))
+    assert [row.words for row in verify_entry(entry_of(one))] == ["verified sha256"]
+    (shared / "files" / "mine" / "x.pth").write_bytes(BODY[:-1] + b"?")
+    (row,) = verify_entry(entry_of(one))
+    assert row.state == "mismatch"
+    assert str(shared) in row.words
+    assert (shared / "files" / "mine" / "x.pth").exists()
+
+
+@pytest.mark.parametrize("damage", [{"filename": 3}, {"digests": None}, {"digests": {}}])
+def test_a_damaged_stamp_is_no_stamp(
+    source: Path, fetching: Fetching, home: Path, damage: dict[str, object]
+) -> None:
+    one = known(source, digests={"sha256": digest(BODY)})
+    fetching(one)
+    stamp = home / "stamps" / "mine" / "x.pth.json"
+    whole = {} if "filename" in damage else json.loads(stamp.read_text())
+    stamp.write_text(json.dumps({**whole, **damage}))
     assert not is_cached(entry_of(one))
     assert [event.kind for event in fetching(one)[1]][-1] == "done"

@@ -7,7 +7,15 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..zoo.training.config import KEYS, TYPES, from_mapping, recipe, recipe_names, typed
+from ..zoo.training.config import (
+    KEYS,
+    TYPES,
+    from_mapping,
+    recipe,
+    recipe_names,
+    refuse_idle,
+    typed,
+)
 from .show import counter
 
 STOPPED = 130  # As after Ctrl-C elsewhere, but with a checkpoint to go on from.
@@ -96,7 +104,9 @@ def finetune(
     deeplab-zoo finetune x.safetensors camvid --reset-head --batch-size 4 --accumulate 1
     deeplab-zoo finetune x.safetensors VOC2012 --recipe rloss-densecrf --resume auto
     """
-    config = from_mapping(_merged(ctx, recipes, {**values, "data": data}))
+    given = _given(ctx, {**values, "data": data})
+    config = from_mapping({**_first(recipes), **given})
+    refuse_idle(config, given)
     click.echo("loading PyTorch", err=True)
     from ..zoo.evaluation.processes import place
     from ..zoo.training.job import finetune as run
@@ -120,14 +130,18 @@ def finetune(
     click.echo(f"{result.path}: after {result.step} updates{scored}")
 
 
-def _merged(ctx: click.Context, recipes: tuple[str, ...], values: dict[str, Any]) -> dict[str, Any]:
-    """Put the flags that were given over the recipes', in order."""
+def _first(recipes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the recipes' values, a later one's over the others'."""
     merged: dict[str, Any] = {}
     for name in recipes:
         merged.update(typed(recipe(name), name))
-    given = {
+    return merged
+
+
+def _given(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that were given as flags."""
+    return {
         name: value
         for name, value in values.items()
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT and value is not None
     }
-    return {**merged, **given}

@@ -46,9 +46,12 @@ def parameters(_: click.Context, __: click.Parameter, value: str) -> dict[str, f
     """Read ``NAME=X,...``."""
     try:
         pairs = [one.split("=") for one in value.split(",") if one]
-        return {name.strip(): float(number) for name, number in pairs}
+        read = {name.strip(): float(number) for name, number in pairs}
     except ValueError:
         raise click.BadParameter(f"{value!r}, expected NAME=X,... with numbers.") from None
+    if len(read) < len(pairs):
+        raise click.BadParameter(f"{value!r}, expected each name once.")
+    return read
 
 
 OPTIONS = (

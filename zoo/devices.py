@@ -28,9 +28,9 @@ def device_called(name: str, index: int = 0) -> torch.device:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", index)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
+        torch.zeros(1, device=device).item()  # Without numbers (meta) it is of no use.
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
         raise UsageError(
             f"device {name!r} cannot be used: {reason}. Expected auto, cpu, cuda, cuda:1, ..."
         ) from None

@@ -70,7 +70,13 @@ def test_a_model_is_scored_in_float32() -> None:
         assert state()[:5] == ["ieee"] * 5
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_the_processor_is_there() -> None:
     assert device_called("cpu") == torch.device("cpu")
-    with pytest.raises(UsageError, match="device 'tpu' cannot be used: .*Expected auto, cpu"):
-        device_called("tpu")
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "vulkan", "tpu", "cpu:x", ""])
+def test_what_cannot_compute_here_is_refused_in_one_line(name: str) -> None:
+    wanted = f"device '{name}' cannot be used: .*Expected auto, cpu"
+    with pytest.raises(UsageError, match=wanted) as caught:
+        device_called(name)
+    assert len(str(caught.value)) < 300

@@ -70,13 +70,16 @@ def caffe_dense_crf(
     ):
         if len({len(values) for values in lists}) > 1:
             raise UsageError(f"{name}: {lists}, expected lists of one length")
+    if max_iter < 0:
+        raise UsageError(f"max_iter: {max_iter}, expected 0 or more")
     exponential = torch.exp if exact_exp else fast_exp
+    given, scores = scores, scores.to(torch.promote_types(scores.dtype, torch.float32))
     result = torch.zeros_like(scores)
     for image in range(len(scores)):
         height, width = scores.shape[2:]
         if sizes is not None:
             real_height, real_width = sizes[image].flatten().tolist()
-            height, width = min(height, int(real_height)), min(width, int(real_width))
+            height, width = int(min(height, real_height)), int(min(width, real_width))
         colours = images[image : image + 1, :, :height, :width]
         score = scores[image, :, :height, :width]
         kernels = [
@@ -95,7 +98,7 @@ def caffe_dense_crf(
         if not output_probability:
             inside = result[image, :, :height, :width]
             inside.clamp_(min=_FLOAT_MIN).log_()
-    return result
+    return result.to(given.dtype)
 
 
 def _infer(
@@ -126,9 +129,14 @@ def _check(scores: Tensor, images: Tensor, sizes: Tensor | None) -> None:
             f"images: shape {tuple(images.shape)}, expected ({batch}, 3, {height}, {width}) as "
             "the scores"
         )
+    if not scores.isfinite().all():
+        place = tuple((~scores.isfinite()).nonzero()[0].tolist())
+        raise UsageError(
+            f"scores: {scores[place].item()} at (image, class, y, x) = {place}, expected numbers"
+        )
     if sizes is None:
         return
     if sizes.numel() != 2 * batch or sizes.shape[0] != batch:
         raise UsageError(f"sizes: shape {tuple(sizes.shape)}, expected ({batch}, 2)")
-    if (sizes < 1).any():
+    if not (sizes >= 1).all():
         raise UsageError(f"sizes: {sizes.tolist()}, expected positive heights and widths")

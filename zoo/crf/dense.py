@@ -22,7 +22,8 @@ class DenseCRF:
         q = crf.inference(10)                       # (batch, classes, height, width)
 
     ``compat`` is a Potts weight, a vector (the diagonal) or a matrix (classes, classes) of costs,
-    a tensor; unlike in pydensecrf a matrix need not be symmetric: row l has the costs of class l.
+    a tensor or an array; unlike in pydensecrf a matrix need not be symmetric: row l has the costs
+    of class l.
     On the unary's device; differentiable in the unary and in compatibility tensors.
     """
 

@@ -54,7 +54,7 @@ def _infer(terms: list[Pairwise], image: int, unary: Array, result: Array, itera
         softmax_rows(torch.from_numpy(below[first:last].copy()), result[first:last])
 
     def update(first: int, last: int) -> None:
-        energies = torch.empty(last - first, result.shape[1])
+        energies = rows.new_empty(last - first, result.shape[1])
         gathered.write(rows, first, last, energies)
         softmax_rows(energies, result[first:last])
 

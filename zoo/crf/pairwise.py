@@ -1,16 +1,19 @@
 """Pixels' features become a `Pairwise` term: a lattice, its normalisation, a compatibility."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...proto.errors import UsageError
 from ..lattice.permutohedral import PermutohedralLattice
 
 Normalization = Literal["none", "before", "after", "symmetric"]
-Compatibility = float | Tensor
+Compatibility = float | Tensor | NDArray[Any]
 
 _TINY = 1e-20  # as in the authors' program, where a pixel has no neighbour
 
@@ -26,12 +29,12 @@ class Pairwise:
     lattice: PermutohedralLattice
     before: Tensor
     after: Tensor
-    compatibility: Compatibility
+    compatibility: float | Tensor
 
 
 def pairwise(
     lattice: PermutohedralLattice,
-    compatibility: Compatibility,
+    compatibility: float | Tensor,
     normalization: Normalization,
     dtype: torch.dtype,
 ) -> Pairwise:
@@ -60,22 +63,27 @@ def cost(term: Pairwise, q: Tensor) -> Tensor:
     """Return what the classes' probabilities q (batch, pixels, classes) cost each class."""
     near = term.after * term.lattice.filter(term.before * q)
     if isinstance(term.compatibility, Tensor):
-        return near @ term.compatibility.T
+        with torch.autocast(near.device.type, enabled=False):
+            return near @ term.compatibility.T
     return -term.compatibility * near
 
 
-def compatibility_matrix(given: Compatibility, classes: int, like: Tensor) -> Compatibility:
+def compatibility_matrix(given: Compatibility, classes: int, like: Tensor) -> float | Tensor:
     """Check a compatibility: a Potts weight, or costs by class or by pair of classes.
 
     A number w is Potts's model, which costs w unless the classes are equal; because the
     probabilities sum to one, that is ``-w`` on the diagonal. A vector is a diagonal of costs.
     """
-    if not isinstance(given, Tensor):
+    if not isinstance(given, Tensor) and np.ndim(given) == 0:
+        if not math.isfinite(given):
+            raise UsageError(f"compat: {given}, expected a finite number")
         return float(given)
-    if tuple(given.shape) not in ((classes,), (classes, classes)):
+    costs = torch.as_tensor(given).to(like)
+    if tuple(costs.shape) not in ((classes,), (classes, classes)):
         raise UsageError(
-            f"compat: shape {tuple(given.shape)}, expected a number, ({classes},) or "
+            f"compat: shape {tuple(costs.shape)}, expected a number, ({classes},) or "
             f"({classes}, {classes}) for {classes} classes"
         )
-    moved = given.to(like)
-    return torch.diag(moved) if moved.dim() == 1 else moved
+    if not costs.isfinite().all():
+        raise UsageError(f"compat: {costs.tolist()}, expected finite numbers")
+    return torch.diag(costs) if costs.dim() == 1 else costs

@@ -30,7 +30,8 @@ def _sparse_products() -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            torch.addmm(torch.eye(1), torch.eye(1).to_sparse_csr(), torch.eye(1))
+            one = torch.eye(1, device="cpu")
+            torch.addmm(one, one.to_sparse_csr(), one)
         except RuntimeError:
             return False
     return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
@@ -62,7 +63,9 @@ class Sums:
         starts, places, weights = starts - starts[0], self.places[entries], self.weights[entries]
         if _MKL:
             shape = last - first, len(values)
-            matrix = torch.sparse_csr_tensor(starts, places, weights, shape, check_invariants=False)
+            matrix = torch.sparse_csr_tensor(
+                starts, places, weights, shape, device="cpu", check_invariants=False
+            )
             torch.addmm(result, matrix, values, beta=0, out=result)
             return
         bags = F.embedding_bag(
@@ -110,7 +113,7 @@ def build(
     """Return the lattices of features (batch, pixels, d); they are always deterministic."""
     del deterministic
     strides, _ = geometry.strides(*bounds, images=1)
-    kind = torch.empty((), dtype=dtype).numpy().dtype
+    kind = features.new_empty(0, dtype=dtype).numpy().dtype
     return conduct(_build, features.contiguous().numpy(), strides, kind)
 
 
@@ -189,7 +192,7 @@ def apply(images: tuple[ImageLattice, ...], values: Tensor, order: Order) -> Ten
     """Filter values (batch, pixels, channels)."""
     if len(images) != len(values):
         images = images * len(values)
-    result = np.empty(values.shape, torch.empty((), dtype=values.dtype).numpy().dtype)
+    result = np.empty(values.shape, values.new_empty(0).numpy().dtype)
     given = values.detach()
 
     def apply_image(i: int) -> None:

@@ -1,12 +1,15 @@
 """Pixel positions and colours as points of a feature space, in units of their sigmas."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...proto.errors import UsageError
 from .threads import conduct
 
-Sigmas = float | tuple[float, ...]
+Sigmas = float | Sequence[float]
 
 
 def position_features(height: int, width: int, sigma: Sigmas, like: Tensor) -> Tensor:
@@ -41,12 +44,14 @@ def _place(points: Tensor, sigma: Sigmas) -> None:
     """Write (x, y) into the first columns of points (batch, height, width, d)."""
     of_x, of_y = points.new_tensor(_sigmas("sigma of positions", sigma, 2))
     _, height, width, _ = points.shape
-    points[..., 0] = torch.arange(width).to(points) / of_x
-    points[..., 1] = (torch.arange(height).to(points) / of_y)[:, None]
+    x, y = (torch.arange(size, device=points.device).to(points) for size in (width, height))
+    points[..., 0] = x / of_x
+    points[..., 1] = (y / of_y)[:, None]
 
 
-def _sigmas(what: str, given: Sigmas, count: int) -> tuple[float, ...]:
-    sigmas = given if isinstance(given, tuple) else (given,) * count
-    if len(sigmas) != count or not all(0 < sigma < float("inf") for sigma in sigmas):
+def _sigmas(what: str, given: Sigmas, count: int) -> list[float]:
+    sigmas = np.asarray(given, np.float64)
+    if sigmas.shape not in ((), (count,)) or not ((sigmas > 0) & (sigmas < np.inf)).all():
         raise UsageError(f"{what}: {given}, expected a positive number, or {count} of them")
-    return sigmas
+    found: list[float] = np.broadcast_to(sigmas, count).tolist()
+    return found

@@ -13,6 +13,9 @@ from .threads import conduct, each
 
 Backend = Literal["auto", "numba", "torch", "exact"]
 
+_FARTHEST = 2.0**40
+"""Of features: float64 has a thousandth of a simplex left there, and at 2**53 none."""
+
 
 class PermutohedralLattice:
     """Gaussian filtering of values between pixels that are near in feature space.
@@ -31,6 +34,8 @@ class PermutohedralLattice:
     def __init__(
         self, features: Tensor, *, backend: Backend = "auto", deterministic: bool = False
     ) -> None:
+        if features.is_floating_point() and features.element_size() < 4:
+            features = features.float()
         self._bounds = conduct(_bounds, features)
         self.shape = features.shape[:2]
         self.device = features.device
@@ -89,7 +94,8 @@ class _Filter(torch.autograd.Function):
 
 
 def _filter(values: Tensor, lattice: PermutohedralLattice, order: Order) -> Tensor:
-    result: Tensor = _Filter.apply(values, lattice, order)  # type: ignore[no-untyped-call]
+    with torch.autocast(values.device.type, enabled=False):  # The exact sums are matrix products.
+        result: Tensor = _Filter.apply(values, lattice, order)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -127,11 +133,11 @@ def _bounds(features: Tensor) -> geometry.Bounds:
     # Column by column, which is four times as fast as a reduction over all but the last axis.
     columns = each(lambda column: torch.stack(column.aminmax()), features.unbind(2))
     bounds = torch.stack(columns, 1).double().cpu()
-    if not torch.isfinite(bounds).all():
-        batch, pixel, column = (~torch.isfinite(features)).nonzero()[0].tolist()
+    if not (bounds.abs() < _FARTHEST).all():
+        batch, pixel, column = (~(features.abs() < _FARTHEST)).nonzero()[0].tolist()
         raise UsageError(
             f"features: {features[batch, pixel, column].item()} at image {batch}, pixel {pixel}, "
-            f"dimension {column}, expected finite numbers"
+            f"dimension {column}, expected finite numbers, less than {_FARTHEST:.0e} sigmas"
         )
     low, high = bounds.numpy()
     return low, high

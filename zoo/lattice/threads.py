@@ -51,10 +51,12 @@ if hasattr(os, "register_at_fork"):
 def conduct(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call in one of the threads, from which ``each`` shares work with the others.
 
-    Work on another device than the CPU stays with the caller, whose stream it belongs to.
+    Work on another device than the CPU, be it a tensor's or a lattice's, stays with the caller,
+    whose stream it belongs to.
     """
     threads = torch.get_num_threads()  # one in those threads themselves
-    here = all(a.device.type == "cpu" for a in arguments if isinstance(a, torch.Tensor))
+    devices = (getattr(argument, "device", None) for argument in arguments)
+    here = all(one.type == "cpu" for one in devices if isinstance(one, torch.device))
     if threads < 2 or not here:
         return function(*arguments)
 

@@ -23,11 +23,6 @@ class _Binary(nn.Module):
     def _prepared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, truth (0 or 1) and validity (0 or 1), each (batch, pixels), float."""
         logits = one_channel(logits, labels)
-        if logits.shape != labels.shape:
-            raise MismatchError(
-                f"labels: shape {tuple(labels.shape)}, expected {tuple(logits.shape)}: a loss of "
-                "two classes takes one logit per pixel."
-            )
         if wanted(self.validate, logits):
             check_labels(labels, 2, self.ignore_index)
             check_numbers(logits)
@@ -43,9 +38,17 @@ class _Binary(nn.Module):
 
 
 def one_channel(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return logits of (batch, 1, ...) in the shape of their labels, others as they are."""
-    single = logits.dim() == labels.dim() + 1 and logits.shape[1] == 1
-    return logits.squeeze(1) if single else logits
+    """Return logits (batch, ...) or (batch, 1, ...) in the shape of their labels."""
+    if logits.dim() == labels.dim() + 1 and logits.dim() > 2 and logits.shape[1] == 1:
+        logits = logits.squeeze(1)
+    if logits.dim() < 2:
+        raise MismatchError(f"logits: shape {tuple(logits.shape)}, expected (batch, height, width)")
+    if logits.shape != labels.shape:
+        raise MismatchError(
+            f"labels: shape {tuple(labels.shape)}, expected {tuple(logits.shape)}, one for each "
+            "logit. Resize the logits to the labels, not the labels to the logits."
+        )
+    return logits
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
@@ -62,13 +65,12 @@ class HingeLoss(_Binary):
 
 
 class BinaryCrossEntropyLoss(_Binary):
-    """The logistic loss, stable at any logit: ``max(x, 0) - x y + log(1 + exp(-|x|))``."""
+    """The logistic loss, stable at any logit: ``log(1 + exp(-x))`` with the sign of the label."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss."""
         logits, truth, valid = self._prepared(logits, labels)
-        losses = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return _mean(losses, valid)
+        return _mean(-functional.logsigmoid(logits * (2 * truth - 1)), valid)
 
 
 class SoftJaccardLoss(_Binary):
@@ -85,4 +87,4 @@ class SoftJaccardLoss(_Binary):
         overlap = (probability * truth).sum(1)
         union = probability.sum(1) + truth.sum(1) - overlap
         tiny = torch.finfo(union.dtype).tiny
-        return _mean(1 - overlap / union.clamp_min(tiny), valid.amax(1))
+        return _mean(1 - overlap / union.clamp_min(tiny), valid.any(1).to(valid))

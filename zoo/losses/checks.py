@@ -7,10 +7,12 @@ Unchecked labels outside of the classes make a
 loss not a number, which asks nothing of the device and stops none.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ...proto.errors import MismatchError
+from ...proto.errors import MismatchError, UsageError
 
 
 def wanted(validate: bool | None, tensor: Tensor) -> bool:
@@ -42,8 +44,10 @@ def check_labels(labels: Tensor, classes: int, ignore: int | None) -> None:
         )
 
 
-def check_numbers(scores: Tensor, name: str = "logits") -> None:
-    """Refuse scores that are not a number.
+def check_numbers(scores: Tensor, name: str = "logits", *, finite: bool = False) -> None:
+    """Refuse scores that are not a number, or infinite.
+
+    Minus infinity, by which a class is left out, is refused only where all have to be finite.
 
     Raises
     ------
@@ -51,11 +55,44 @@ def check_numbers(scores: Tensor, name: str = "logits") -> None:
         Naming the place of the first.
 
     """
-    if scores.sum().isnan() and (wrong := scores.isnan()).any():
+    total = scores.sum()
+    if total < torch.inf and not (finite and total == -torch.inf):
+        return
+    wrong = ~(scores < torch.inf)
+    if finite:
+        wrong |= scores == -torch.inf
+    if wrong.any():
         raise MismatchError(
             f"{name}: {_first(scores, wrong)}, expected numbers. "
             "Lower the learning rate, or look for the first step that gives them."
         )
+
+
+def check_axes(scores: Tensor, least: int) -> None:
+    """Refuse scores without the axes (batch, classes, ...)."""
+    if scores.dim() < least:
+        raise MismatchError(
+            f"scores: shape {tuple(scores.shape)}, expected (batch, classes, height, width)."
+        )
+
+
+def class_weights(given: Tensor | Sequence[float] | None) -> Tensor | None:
+    """Return the weights of the classes, (classes,), float32.
+
+    Raises
+    ------
+    UsageError
+        They are not one finite number for each class, none below 0 and one above.
+
+    """
+    if given is None:
+        return None
+    weights = torch.as_tensor(given, dtype=torch.float32)
+    if weights.dim() != 1 or not ((weights >= 0).all() and 0 < weights.sum() < torch.inf):
+        raise UsageError(
+            f"weight: {weights.tolist()}, expected a number for each class, at least 0, one more."
+        )
+    return weights
 
 
 def check_probabilities(probabilities: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Which classes a loss averages: the caller's words in, channels and their labels out."""
 
 from collections.abc import Sequence
+from operator import index
 from typing import Literal
 
 from ...proto.errors import UsageError
@@ -26,7 +27,12 @@ def channels_of(classes: Classes, count: int) -> tuple[list[int], int]:
                 "they are of, such as classes=[1]."
             )
         return list(range(count)), 0
-    labels = [int(label) for label in classes]
+    try:
+        labels = [index(label) for label in classes]
+    except TypeError:
+        raise UsageError(
+            f"classes: {classes!r}, expected 'present', 'all' or a list of whole numbers."
+        ) from None
     if count == 1 and len(labels) == 1:
         return [0], labels[0]
     if not labels or len(set(labels)) < len(labels) or not set(labels) <= set(range(count)):

@@ -4,6 +4,7 @@ Tang, Perazzi, Djelouah, Ben Ayed, Schroers, Boykov 2018, "On Regularized Losses
 Weakly-supervised CNN Segmentation".
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -55,6 +56,8 @@ class DenseCRFLoss(nn.Module):
             raise UsageError(f"normalisation: {normalisation!r}, expected 'none' or 'pixel'")
         if gradient not in ("true", "original"):
             raise UsageError(f"gradient: {gradient!r}, expected 'true' or 'original'")
+        if not math.isfinite(weight):
+            raise UsageError(f"weight: {weight}, expected a finite number")
         if not 0 < scale_factor <= 1:
             raise UsageError(f"scale_factor: {scale_factor}, expected more than 0, at most 1")
         self.weight = weight
@@ -75,9 +78,10 @@ class DenseCRFLoss(nn.Module):
         default everywhere inside; `rois_from_labels` and `rois_from_images` make them.
         """
         _check(images, segmentations, rois, self.scale_factor)
-        probabilities = segmentations.softmax(1) if self.from_logits else segmentations
-        if probabilities.dtype != torch.float64:
-            probabilities = probabilities.float()
+        wide = torch.promote_types(segmentations.dtype, torch.float32)
+        probabilities = (
+            segmentations.softmax(1, dtype=wide) if self.from_logits else segmentations.to(wide)
+        )
         images = images.detach().to(probabilities.device, torch.float32)
         regions = images.new_ones(len(images), 1, *images.shape[2:]) if rois is None else rois
         regions = regions.reshape(len(images), 1, *images.shape[2:]).to(probabilities)
@@ -166,6 +170,9 @@ def _check(images: Tensor, segmentations: Tensor, rois: Tensor | None, scale: fl
         problems[-1] += f"{width}) as the segmentations"
     if rois is not None and tuple(rois.shape) != (batch, height, width):
         problems.append(f"rois: shape {tuple(rois.shape)}, expected ({batch}, {height}, {width})")
+    elif rois is not None and len(wrong := ((rois != 0) & (rois != 1)).nonzero()):
+        place = tuple(wrong[0].tolist())
+        problems.append(f"rois: {rois[place].item():g} at (image, y, x) = {place}, expected 0 or 1")
     if min(height, width) * scale < 1:
         problems.append(f"scale_factor: {scale} leaves nothing of {height}x{width} pixels")
     if problems:

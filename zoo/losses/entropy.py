@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...proto.errors import MismatchError
-from .checks import check_labels, check_numbers, wanted
+from .checks import check_axes, check_labels, check_numbers, class_weights, wanted
 
 
 class CrossEntropyLoss(nn.Module):
@@ -38,8 +38,7 @@ class CrossEntropyLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.ignore_index = ignore_index
-        values = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
-        self.register_buffer("weight", values, persistent=False)
+        self.register_buffer("weight", class_weights(weight), persistent=False)
         self.validate = validate
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -49,6 +48,7 @@ class CrossEntropyLoss(nn.Module):
 
     def _losses(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the entropy of each pixel and its share in the mean: (batch, ...)."""
+        check_axes(logits, 2)
         classes = logits.shape[1]
         if (len(logits), *logits.shape[2:]) != tuple(labels.shape):
             raise MismatchError(
@@ -105,7 +105,8 @@ class PartialCrossEntropyLoss(CrossEntropyLoss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss."""
-        labels = labels.long()
+        if not labels.is_floating_point():
+            labels = labels.long()  # An int8 holds no 254.
         for other in self.unlabelled[1:]:
             labels = labels.masked_fill(labels == other, self.unlabelled[0])
         return super().forward(logits, labels)

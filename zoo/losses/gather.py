@@ -33,7 +33,7 @@ def whole_batch(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Raises
     ------
     MismatchError
-        The processes' shapes differ (looked at on the CPU; elsewhere the
+        The processes' shapes or types differ (looked at on the CPU; elsewhere the
         collective itself fails or hangs, as with any other of unequal shapes).
 
     """
@@ -41,12 +41,13 @@ def whole_batch(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return scores, labels
     processes, rank = dist.get_world_size(), dist.get_rank()
     if scores.device.type == "cpu":
-        shapes: list[torch.Size | None] = [None] * processes
-        dist.all_gather_object(shapes, scores.shape)
-        if len(set(shapes)) > 1:
+        forms: list[str] = [""] * processes
+        both = [f"{tuple(one.shape)} {one.dtype}" for one in (scores, labels)]
+        dist.all_gather_object(forms, " and ".join(both))
+        if len(set(forms)) > 1:
             raise MismatchError(
-                f"scores: shapes {[tuple(shape or ()) for shape in shapes]} on the processes, "
-                "expected equal ones. Drop the last, smaller batch, or crop to one size."
+                f"scores and labels: {'; '.join(forms)} on the processes, expected equal ones. "
+                "Drop the last, smaller batch, or crop to one size."
             )
     parts = _gathered(scores.detach(), processes)
     parts[rank] = _Multiplied.apply(scores, processes)  # type: ignore[no-untyped-call]

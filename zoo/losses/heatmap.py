@@ -12,8 +12,8 @@ def gradient_maps(loss: Callable[[Tensor], Tensor], segmentations: Tensor) -> Te
     What rloss's inference draws class by class: where it is negative, the loss wants more of the
     class. For a DenseCRF loss: ``gradient_maps(lambda s: crf_loss(images, s, rois), s)``.
     """
-    leaf = segmentations.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = segmentations.detach().clone().requires_grad_()
         gradients = torch.autograd.grad(loss(leaf), leaf)
     return gradients[0]
 

@@ -67,6 +67,11 @@ def _ious(
             f"predictions: shape {tuple(preds.shape)}, expected that of the labels, "
             f"{tuple(labels.shape)}."
         )
+    if preds.is_floating_point() and (preds != preds.floor()).any():
+        raise MismatchError(
+            "predictions: not whole numbers, expected classes. Take the argmax, or compare the "
+            "probability or logit with its threshold."
+        )
     labels = labels.reshape(len(labels) if per_image else 1, -1).long()
     preds = preds.reshape(labels.shape).long()
     valid = torch.ones_like(labels, dtype=torch.bool) if ignore is None else labels != ignore

@@ -14,7 +14,14 @@ from torch.nn import functional
 
 from ...proto.errors import MismatchError, UsageError
 from .binary import one_channel
-from .checks import check_labels, check_numbers, check_probabilities, wanted
+from .checks import (
+    check_axes,
+    check_labels,
+    check_numbers,
+    check_probabilities,
+    class_weights,
+    wanted,
+)
 from .classes import Classes, channels_of
 from .extension import lovasz_extension
 from .gather import whole_batch
@@ -105,13 +112,12 @@ def _hinge_losses(
     logits: Tensor, labels: Tensor, per_image: bool, ignore: int | None, validate: bool | None
 ) -> Tensor:
     """Return the loss of each group of images."""
+    if logits.dim() == labels.dim() == 1:
+        logits, labels = logits[None], labels[None]
     logits = one_channel(logits, labels)
-    _match(logits.shape, labels)
     if wanted(validate, logits):
         check_labels(labels, 2, ignore)
         check_numbers(logits)
-    if logits.dim() == 1:
-        logits, labels = logits[None], labels[None]
     marked = _marked(labels, ignore)
     losses, _ = _losses(logits.unsqueeze(1), marked, [0], 1, 1.0, False, per_image)
     return _poisoned(losses, marked, 2)[:, 0]
@@ -126,11 +132,12 @@ def _softmax_losses(
     validate: bool | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the losses of each group of images and class, and whether they count."""
+    check_axes(probas, 3)
     count = probas.shape[1]
     _match((len(probas), *probas.shape[2:]), labels)
     channels, first = channels_of(classes, count)
-    if count > 1 and wanted(validate, probas):
-        check_labels(labels, count, ignore)
+    if wanted(validate, probas):  # Next to one class any label is another.
+        check_labels(labels, count if count > 1 else 2**31, ignore)
     marked = _marked(labels, ignore)
     skip = isinstance(classes, str) and classes == "present"
     losses, active = _losses(probas, marked, channels, first, 0.0, skip, per_image)
@@ -278,8 +285,7 @@ class LovaszSoftmaxLoss(nn.Module):
         self.classes = classes
         self.per_image = per_image
         self.ignore_index = ignore_index
-        values = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
-        self.register_buffer("weight", values, persistent=False)
+        self.register_buffer("weight", class_weights(weight), persistent=False)
         self.reduction = reduction
         self.distributed = distributed
         self.validate = validate
@@ -288,6 +294,12 @@ class LovaszSoftmaxLoss(nn.Module):
         """Return the loss; labels are class numbers or void, (batch, height, width)."""
         if self.distributed:
             logits, labels = whole_batch(logits, labels)
+        check_axes(logits, 3)
+        if logits.shape[1] == 1:
+            raise MismatchError(
+                f"logits: shape {tuple(logits.shape)}, whose softmax is 1 everywhere. Take "
+                "LovaszHingeLoss, or lovasz_softmax of a sigmoid with classes=[label]."
+            )
         if self.weight is not None and len(self.weight) != logits.shape[1]:
             raise MismatchError(
                 f"weight: {len(self.weight)} values, expected {logits.shape[1]}, one per class."

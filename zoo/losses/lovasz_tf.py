@@ -29,7 +29,7 @@ def lovasz_hinge(
     Parameters
     ----------
     logits
-        (batch, height, width), positive for foreground.
+        (batch, height, width) or (batch, height, width, 1), positive for foreground.
     labels
         The same shape; 0, 1 or ``ignore``.
     per_image
@@ -40,17 +40,20 @@ def lovasz_hinge(
     Raises
     ------
     MismatchError
-        Eagerly: shapes differ, or a label is none of these.
+        Shapes differ, or eagerly: a label is none of these. In a graph that makes the loss
+        not a number.
 
     """
-    logits = _wide(logits)
+    logits, labels = _wide(logits), tf.convert_to_tensor(labels)
+    if logits.shape.rank == 4 and labels.shape.rank == 3 and logits.shape[-1] == 1:
+        logits = tf.squeeze(logits, -1)
+    _match(logits.shape, labels)
+    wrong = _wrong(labels, 2, ignore)
     images = tf.shape(logits)[0]
     scores, labels = tf.reshape(logits, (images, -1)), tf.reshape(labels, (images, -1))
-    _check(labels, scores.shape, 2, ignore)
     scores, labels = _grouped(scores[:, None], labels, per_image)
-    foreground = labels[:, None] == 1
-    errors = tf.nn.relu(tf.where(foreground, 1 - scores, 1 + scores))
-    return _mean(_extension(errors, foreground, _valid(labels, ignore)))
+    losses = _extension(scores, labels[:, None] == 1, 1.0, _valid(labels, ignore))
+    return _poisoned(_mean(losses), wrong)
 
 
 def lovasz_softmax(
@@ -83,32 +86,38 @@ def lovasz_softmax(
     Raises
     ------
     MismatchError
-        Eagerly: shapes differ, or a label is none of these.
+        Shapes differ or are not known, or eagerly: a label is none of these, or the
+        probabilities are none. In a graph such a label makes the loss not a number.
     UsageError
         A class or order that does not exist.
 
     """
     if order not in ("BHWC", "BCHW"):
         raise UsageError(f"order: {order!r}, expected 'BHWC' or 'BCHW'.")
-    probas = _wide(probas)
-    if len(probas.shape) == 3:
+    probas, labels = _wide(probas), tf.convert_to_tensor(labels)
+    if probas.shape.rank == 3:
         probas = probas[:, None]
     elif order == "BHWC":
         probas = tf.transpose(probas, (0, 3, 1, 2))
+    if probas.shape.rank is None or probas.shape[1] is None:
+        raise MismatchError(
+            f"probas: shape {probas.shape}, expected known classes; set_shape them."
+        )
+    _match([probas.shape[0], *probas.shape[2:]], labels)
     count, images = probas.shape[1], tf.shape(probas)[0]
     channels, first = channels_of(classes, count)
+    _check_probabilities(probas)
+    wrong = _wrong(labels, count if count > 1 else 2**31, ignore)
     scores, labels = tf.reshape(probas, (images, count, -1)), tf.reshape(labels, (images, -1))
-    if count > 1:
-        _check(labels, (scores.shape[0], scores.shape[2]), count, ignore)
     scores, labels = _grouped(tf.gather(scores, channels, axis=1), labels, per_image)
     valid = _valid(labels, ignore)
     foreground = labels[:, None] == first + tf.constant(channels, labels.dtype)[:, None]
-    errors = tf.abs(tf.cast(foreground, scores.dtype) - scores)
-    losses = _extension(errors, foreground, valid)
-    if not isinstance(classes, str) or classes == "all":
-        return _mean(tf.reduce_mean(losses, 1))
-    active = tf.cast(tf.reduce_any(foreground & valid[:, None], 2), losses.dtype)
-    return _mean(tf.math.divide_no_nan(tf.reduce_sum(losses * active, 1), tf.reduce_sum(active, 1)))
+    losses = _extension(scores, foreground, 0.0, valid)
+    active = tf.ones_like(losses)
+    if isinstance(classes, str) and classes == "present":
+        active = tf.cast(tf.reduce_any(foreground & valid[:, None], 2), losses.dtype)
+    means = tf.math.divide_no_nan(tf.reduce_sum(losses * active, 1), tf.reduce_sum(active, 1))
+    return _poisoned(_mean(means), wrong)
 
 
 def _wide(scores: Tensor) -> Tensor:
@@ -129,10 +138,11 @@ def _valid(labels: Tensor, ignore: int | None) -> Tensor:
     return tf.ones_like(labels, tf.bool) if ignore is None else labels != ignore
 
 
-def _extension(errors: Tensor, foreground: Tensor, valid: Tensor) -> Tensor:
-    """Return the loss of each row, (groups, classes), from errors and truth (..., pixels)."""
-    valid = tf.broadcast_to(valid[:, None], tf.shape(errors))
-    errors = tf.where(valid, errors, tf.zeros_like(errors))
+def _extension(scores: Tensor, foreground: Tensor, margin: float, valid: Tensor) -> Tensor:
+    """Return the loss of each row, (groups, classes), from scores and truth (..., pixels)."""
+    valid = tf.broadcast_to(valid[:, None], tf.shape(scores))
+    errors = tf.where(foreground, 1 - scores, margin + scores)
+    errors = tf.nn.relu(tf.where(valid, errors, tf.zeros_like(errors)))
     ranked, places = tf.math.top_k(errors, tf.shape(errors)[-1])
     hit = tf.gather(foreground & valid, places, batch_dims=2)
     lost = tf.cumsum(tf.cast(hit, tf.int32), -1)
@@ -149,20 +159,46 @@ def _mean(losses: Tensor) -> Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), losses.dtype))
 
 
-def _check(labels: Tensor, shape: Sequence[int | None], classes: int, ignore: int | None) -> None:
-    """Refuse wrong labels where they can be read."""
-    if not tf.executing_eagerly():
-        return
-    if tuple(labels.shape) != tuple(shape):
-        raise MismatchError(f"labels: {tuple(labels.shape)} pixels, expected {tuple(shape)}.")
-    labels = tf.cast(labels, tf.int64)
+def _match(expected: Sequence[int | None], labels: Tensor) -> None:
+    if not labels.shape.is_compatible_with(expected):
+        raise MismatchError(
+            f"labels: shape {labels.shape}, expected {tf.TensorShape(expected)}, one for each "
+            "pixel of the scores. Resize the scores to the labels, not the labels to the scores."
+        )
+
+
+def _wrong(labels: Tensor, classes: int, ignore: int | None) -> Tensor:
+    """Return which labels are neither class nor void; refuse them where they can be read."""
+    if not labels.dtype.is_floating:
+        labels = tf.cast(labels, tf.int64)
     wrong = (labels < 0) | (labels >= classes)
+    if labels.dtype.is_floating:
+        wrong |= labels != tf.floor(labels)
     if ignore is not None:
         wrong &= labels != ignore
-    places = tf.where(wrong)
-    if len(places):
+    if tf.executing_eagerly() and tf.reduce_any(wrong):
+        places = tf.where(wrong)
         place = tuple(places[0].numpy().tolist())
         raise MismatchError(
-            f"labels: {labels[place].numpy()} at (image, pixel) {place} and {len(places) - 1} "
-            f"more, expected 0..{classes - 1}" + ("." if ignore is None else f" or {ignore}.")
+            f"labels: {labels[place].numpy()} at {place} and {len(places) - 1} more, "
+            f"expected 0..{classes - 1}" + ("." if ignore is None else f" or {ignore}.")
+        )
+    return wrong
+
+
+def _poisoned(loss: Tensor, wrong: Tensor) -> Tensor:
+    return tf.where(tf.reduce_any(wrong), tf.constant(float("nan"), loss.dtype), loss)
+
+
+def _check_probabilities(probas: Tensor) -> None:
+    """Refuse (batch, classes, ...) that are no distribution, where they can be read."""
+    if not tf.executing_eagerly():
+        return
+    low, high = float(tf.reduce_min(probas)), float(tf.reduce_max(probas))
+    if not (low >= -0.01 and high <= 1.01):
+        raise MismatchError(f"probas: {low:g}..{high:g}, expected 0..1. Take the softmax first.")
+    if probas.shape[1] > 1 and tf.reduce_any(abs(tf.reduce_sum(probas, 1) - 1) > 0.05):
+        raise MismatchError(
+            "probas: the classes do not sum to 1, expected a softmax. Sigmoids are one class each, "
+            "(batch, height, width) with classes=[label]."
         )

@@ -10,6 +10,7 @@ far it is from the minimum. ``method="path"`` is the approximation of Berman and
 (arXiv:1705.08790v1): the errors keep the order they start with, which the true solution leaves.
 """
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +96,8 @@ def duality_gap(
     ``lam (m - x)`` is one. Near it, two are tried: this step scaled until it is one, and this
     step no larger, pixel by pixel, than the slope of the hinge at ``x``.
     """
+    if x.shape != margins.shape:
+        raise MismatchError(f"x: shape {tuple(x.shape)}, expected {tuple(margins.shape)}.")
     gaps = [0.0]
     solutions = x.detach().cpu().double().reshape(_images(margins)).numpy()
     images = zip(solutions, *_arrays(margins, labels, lam, ignore), strict=True)
@@ -120,17 +123,19 @@ def _arrays(
     margins: Tensor, labels: Tensor, lam: float, ignore: int | None
 ) -> tuple[Array, Mask, Mask]:
     """Return errors, foreground and void of checked input, each (images, pixels)."""
-    if not lam > 0:
+    if not (lam > 0 and 0 < 1 / lam < math.inf):
         raise UsageError(f"lam: {lam}, expected a positive number.")
+    if not margins.is_floating_point():
+        raise MismatchError(f"margins: {margins.dtype}, expected a floating type.")
     if margins.shape != labels.shape:
         raise MismatchError(
             f"labels: shape {tuple(labels.shape)}, expected {tuple(margins.shape)} as the margins."
         )
     check_labels(labels, 2, ignore)
-    check_numbers(margins, "margins")
+    check_numbers(margins, "margins", finite=True)
     shape = _images(margins)
     values = margins.detach().cpu().double().reshape(shape).numpy()
-    marks = labels.cpu().reshape(shape).numpy()
+    marks = labels.cpu().long().reshape(shape).numpy()
     void = np.zeros_like(marks, bool) if ignore is None else marks == ignore
     return values, (marks == 1) & ~void, void
 
@@ -219,6 +224,10 @@ class ProximalLovaszHingeLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits (batch, height, width) or (batch, 1, height, width)."""
         logits = one_channel(logits, labels)
+        if logits.dim() == 2:  # Rows of pixels are images here, but one image for the operator.
+            logits, labels = logits[:, None], labels[:, None]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        check_numbers(logits, finite=True)
         options = {"method": self.method, "max_steps": self.max_steps, "ignore": self.ignore_index}
         losses: Tensor = _Proximal.apply(  # type: ignore[no-untyped-call]
             logits, labels, self.lam, options

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ..lattice.compiled import compiled
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -21,7 +22,7 @@ Keys = NDArray[np.int64]
 VOID = -(2**31)  # The label of pixels that do not count.
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def pack(
     scores: Floats, labels: Labels, label: int, margin: np.float32, keys: Keys
 ) -> tuple[int, int]:
@@ -40,7 +41,7 @@ def pack(
     return count, foreground
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def unpack(keys: Keys, foreground: int, gradient: Floats) -> float:
     """Return the loss; write its gradient by each score.
 

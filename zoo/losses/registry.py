@@ -1,5 +1,6 @@
 """Names of losses in, modules out: what ``--loss`` offers. Imports torch when a loss is built."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -75,6 +76,8 @@ def build_loss(name: str, weights: Sequence[float] | None = None, **options: Any
         raise UsageError(f"loss: {name!r} mixes losses of two classes with losses of many.")
     if weights is not None and len(weights) != len(names):
         raise UsageError(f"loss: {len(weights)} weights for {name!r}, expected {len(names)}.")
+    if weights is not None and not all(map(math.isfinite, weights)):
+        raise UsageError(f"loss: weights {list(weights)}, expected finite numbers.")
     known = {option for row in rows for option in row.options}
     if not set(options) <= known:
         strange = ", ".join(sorted(set(options) - known))

@@ -10,8 +10,9 @@ level, and part the block there. A block that has none is right.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ..lattice.compiled import compiled
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -33,7 +34,8 @@ def minimise(margins: Array, foreground: Mask, lam: float) -> Array:
 def shrunk(step: Array, foreground: Mask) -> Array:
     """Return ``step``, scaled until its sum over any set is at most that set's Jaccard loss."""
     near, far = _falling(step, foreground), _falling(step, ~foreground)
-    return step * _factor(step[near], step[far], int(foreground.sum()))
+    factor: float = _factor(step[near], step[far], int(foreground.sum()))
+    return step * factor
 
 
 def _falling(values: Array, chosen: Mask) -> NDArray[np.intp]:
@@ -42,13 +44,13 @@ def _falling(values: Array, chosen: Mask) -> NDArray[np.intp]:
     return places[np.argsort(-values[places])]  # Equal errors end equal, in any order.
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _loss(k: int, other: int, size: int) -> float:
     """Return the Jaccard loss of ``k`` wrong pixels of the foreground and of others."""
     return (k + other) / max(size + other, 1)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _cut(
     near: Array, far: Array, block: Block, size: int, scale: float, level: float
 ) -> tuple[float, int, int]:
@@ -74,7 +76,7 @@ def _cut(
     return best, best_k, best_l
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _factor(near: Array, far: Array, size: int) -> float:
     """Return the largest factor, up to 1, with which no set's sum exceeds its loss.
 
@@ -99,7 +101,7 @@ def _factor(near: Array, far: Array, size: int) -> float:
     return factor
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _parted(near: Array, far: Array, size: int, scale: float) -> tuple[Array, Array]:
     """Return the solution for the errors above zero, each falling; ``scale`` is ``1 / lam``."""
     x, y = np.zeros_like(near), np.zeros_like(far)
@@ -127,7 +129,7 @@ def _parted(near: Array, far: Array, size: int, scale: float) -> tuple[Array, Ar
     return x, y
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def descend(x: Array, speeds: Array, time: float, max_steps: int, eps: float) -> Array:
     """Let falling errors sink at their speeds; who meets sinks together, at zero one stays.
 
@@ -154,7 +156,7 @@ def descend(x: Array, speeds: Array, time: float, max_steps: int, eps: float) ->
     return x
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _pool(x: Array, speeds: Array, eps: float) -> None:
     """Give errors that have met, and would pass each other, their mean speed."""
     starts = np.empty(len(x) + 1, np.int64)  # Of blocks of one speed, last of them on top.

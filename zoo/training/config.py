@@ -154,6 +154,11 @@ class TrainConfig:
                    "focal_gamma")  # fmt: skip
         problems += [f"{name}: {getattr(self, name)}, expected at least 0"
                      for name in natural if getattr(self, name) < 0]  # fmt: skip
+        above = "crf_sigma_rgb", "crf_sigma_xy", "crf_scale", "proximal_lam", "proximal_lam_half"
+        problems += [f"{name}: {getattr(self, name)}, expected more than 0"
+                     for name in above if getattr(self, name) <= 0]  # fmt: skip
+        if self.crf_scale > 1:
+            problems.append(f"crf_scale: {self.crf_scale}, expected at most 1")
         if any(one <= 0 for one in self.scales):
             problems.append(f"scales: {self.scales}, expected more than 0")
         if self.arch and self.arch not in ARCHITECTURES:
@@ -222,6 +227,28 @@ def typed(values: Mapping[str, Any], place: str) -> dict[str, Any]:
     if problems:
         raise UsageError(f"{place}: {len(problems)} keys are wrong:\n{listing(problems)}")
     return read
+
+
+def refuse_idle(config: TrainConfig, given: Iterable[str]) -> None:
+    """Raise `UsageError` if keys that someone gave belong to losses that the config has not."""
+    losses = {*config.loss.split("+"), *(["proximal"] if config.proximal else [])}
+    idle = {
+        "crf_": ("--regularizer densecrf", config.regularizer == "densecrf"),
+        "focal_": ("--loss focal", "focal" in losses),
+        "proximal_": ("--proximal", "proximal" in losses),
+        "per_image": (
+            "--loss lovasz",
+            not config.per_image or bool(losses & {"lovasz", "lovasz-hinge", "proximal"}),
+        ),
+    }
+    problems = [
+        f"--{name.replace('_', '-')}: does nothing without {needed}"
+        for name in given
+        for start, (needed, there) in idle.items()
+        if name.startswith(start) and not there
+    ]
+    if problems:
+        raise UsageError(f"{len(problems)} options have no use:\n{listing(problems)}")
 
 
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word",

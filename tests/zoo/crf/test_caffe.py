@@ -101,6 +101,10 @@ def test_a_batch_is_its_images_one_by_one() -> None:
         part = (slice(i, i + 1), slice(None), slice(height), slice(width))
         alone = caffe_dense_crf(scores[part], images[part], max_iter=3, **options)
         torch.testing.assert_close(both[part], alone)
+    half = caffe_dense_crf(scores.half(), images, sizes, max_iter=3, **options)
+    assert half.dtype == torch.float16
+    wide = caffe_dense_crf(scores.half().float(), images, sizes, max_iter=3, **options)
+    assert torch.equal(half, wide.half())
 
 
 def test_bad_input_is_named() -> None:
@@ -111,7 +115,12 @@ def test_bad_input_is_named() -> None:
         caffe_dense_crf(scores, images[:, :2])
     with pytest.raises(UsageError, match=r"pos_w, pos_xy_std: .*lists of one length"):
         caffe_dense_crf(scores, images, pos_w=[1.0])
+    with pytest.raises(UsageError, match=r"max_iter: -1, expected 0 or more"):
+        caffe_dense_crf(scores, images, max_iter=-1)
     with pytest.raises(UsageError, match=r"sizes: shape \(3,\), expected \(1, 2\)"):
         caffe_dense_crf(scores, images, torch.ones(3))
-    with pytest.raises(UsageError, match=r"sizes: .*positive heights"):
-        caffe_dense_crf(scores, images, torch.zeros(1, 2))
+    for wrong in (0, torch.nan):
+        with pytest.raises(UsageError, match=r"sizes: .*positive heights"):
+            caffe_dense_crf(scores, images, torch.full((1, 2), wrong))
+    with pytest.raises(UsageError, match=r"scores: -inf at .* = \(0, 0, 0, 0\)"):
+        caffe_dense_crf(scores - torch.inf, images)

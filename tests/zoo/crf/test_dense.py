@@ -95,6 +95,20 @@ def test_the_fused_loop_is_the_steps_one_by_one(normalization: str, batch: int) 
         assert torch.equal(again, model.inference(4))
 
 
+def test_costs_may_be_an_array_and_autocast_or_the_default_type_change_nothing() -> None:
+    unary, images = example(torch.float32)
+    costs = np.arange(16.0).reshape(4, 4) / 8
+    matrix, potts = crf(unary, images, torch.from_numpy(costs)), crf(unary, images)
+    expected = matrix.inference(3), potts.inference(3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = crf(unary, images, costs).inference(3), crf(unary, images).inference(3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_no_iteration_and_no_kernel_give_the_unarys_softmax() -> None:
     unary, images = example(torch.float32)
     torch.testing.assert_close(crf(unary, images).inference(0), (-unary).softmax(1))
@@ -167,6 +181,9 @@ def test_bad_input_is_named() -> None:
         model.add_pairwise_gaussian(0, 1)
     with pytest.raises(UsageError, match=r"compat: shape \(3,\), expected a number"):
         model.add_pairwise_gaussian(1, torch.ones(3))
+    for wrong in (torch.nan, torch.full((4,), torch.inf)):
+        with pytest.raises(UsageError, match="compat: .*expected .*finite number"):
+            model.add_pairwise_gaussian(1, wrong)
     with pytest.raises(UsageError, match="normalization: 'both', expected"):
         model.add_pairwise_gaussian(1, 1, "both")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"features: 41 pixels, expected 6 \* 7"):

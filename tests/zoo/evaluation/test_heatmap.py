@@ -103,5 +103,7 @@ def test_parameters_that_cannot_be_are_refused() -> None:
     for wrong in ({"sigma_rgb": 0.0}, {"scale": 2.0}, {"sigma_xy": math.nan}, {"scale": math.nan}):
         with pytest.raises(ZooError, match="sigmas above 0 and a scale up to 1"):
             reach_of(wrong)
+    found = CliRunner().invoke(command, ["m", "x", "--crf-parameters", "pos_w=1,pos_w=2"])
+    assert "'pos_w=1,pos_w=2', expected each name once" in found.output
     found = CliRunner().invoke(command, ["m", "x", "--heatmap-parameters", "sigma=3"])
     assert isinstance(found.exception, ZooError)

@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,6 +254,38 @@ def test_inference_mode_changes_nothing() -> None:
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("backend", [*BACKENDS, "exact"])
+def test_autocast_changes_nothing(backend: Any) -> None:
+    lattice, values = PermutohedralLattice(points(1, 50, 3), backend=backend), signal(1, 50, 4)
+    expected = lattice.filter(values.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lattice.filter(values.float())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_another_default_type_or_device_changes_nothing(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, values = 255 * torch.rand(1, 3, 5, 7), signal(1, 35, 4).float()
+    expected = PermutohedralLattice(bilateral_features(images, 9.0, 40.0)).filter(values)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            features = bilateral_features(images, 9.0, 40.0)
+            found = PermutohedralLattice(features).filter(values)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("sigma", [[2.0, 3.0], np.array([2.0, 3.0]), torch.tensor([2.0, 3.0])])
+def test_sigmas_may_be_any_sequence(sigma: Any) -> None:
+    expected = position_features(4, 6, (2.0, 3.0), torch.zeros(()))
+    assert torch.equal(position_features(4, 6, sigma, torch.zeros(())), expected)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_filters_too() -> None:
@@ -271,6 +304,10 @@ def test_strided_half_and_channels_first_values_are_taken() -> None:
     first = values.transpose(1, 2).contiguous().transpose(1, 2)
     assert torch.equal(lattice.filter(strided), expected)
     assert torch.equal(lattice.filter(first), expected)
+    for dtype in (torch.float16, torch.bfloat16):
+        narrow = points(2, 40, 3).to(dtype)
+        wide = PermutohedralLattice(narrow.float()).filter(values)
+        assert torch.equal(PermutohedralLattice(narrow).filter(values), wide)
     half = lattice.filter(values.bfloat16())
     assert half.dtype == torch.bfloat16
     assert relative(half, expected) < 0.01  # bfloat16 has 8 bits.
@@ -286,6 +323,7 @@ def test_strided_half_and_channels_first_values_are_taken() -> None:
         (torch.zeros(2, 3, 4).requires_grad_(), r"require a gradient.*detach"),
         (torch.zeros(2, 3, 4).index_put_((torch.tensor(1), torch.tensor(2), torch.tensor(0)), torch.tensor(float("nan"))), r"nan at image 1, pixel 2, dimension 0"),
         (torch.full((1, 3, 4), float("inf")), r"inf at image 0, pixel 0, dimension 0"),
+        (torch.tensor([[[0.0], [-2e20]]]), r"-2\.0+.*e\+20 at image 0, pixel 1.*less than 1e\+12"),
     ],
 )  # fmt: skip
 def test_bad_features_are_named(features: Tensor, words: str) -> None:

@@ -3,7 +3,9 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +41,17 @@ def test_results_keep_the_order_of_the_items() -> None:
 @pytest.mark.usefixtures("three_threads")
 def test_work_that_is_not_conducted_stays_with_the_caller() -> None:
     assert set(each(lambda _: threading.get_ident(), range(5))) == {threading.get_ident()}
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_another_devices_tensors_and_lattices_stay_with_the_caller() -> None:
+    def thread(*_: object) -> int:
+        return threading.get_ident()
+
+    lattice = SimpleNamespace(device=torch.device("cuda:1"))
+    for given in (torch.empty(2, device="meta"), lattice):
+        assert conduct(thread, 1.0, given) == threading.get_ident()
+    assert conduct(thread, torch.empty(2), np.empty(2)) != threading.get_ident()
 
 
 @pytest.mark.usefixtures("three_threads")

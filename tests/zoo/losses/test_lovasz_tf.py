@@ -68,11 +68,18 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.ndarra
     data = dict(np.load(LOVASZ / "softmax_ignore.npz"))
     np.savez(folder / "last.npz", input=data["input"].transpose(0, 2, 3, 1), labels=data["labels"])
     np.savez(folder / "one.npz", input=data["input"][:, 1], labels=data["labels"])
+    void = (data["labels"] == 255)[:, None]
+    np.savez(folder / "nan.npz", input=np.where(void, np.nan, data["input"]), labels=data["labels"])
+    np.savez(folder / "turned.npz", input=data["input"], labels=data["labels"].transpose(0, 2, 1))
+    np.savez(folder / "logits.npz", input=np.log(data["input"]), labels=data["labels"])
+    cases["softmax_void_not_ignored"]["graph"] = True
     new = {"kind": "softmax", "ignore": 255, "graph": True}
     cases["classes_last"] = new | {"file": "last.npz"}
     cases["one_class"] = new | {"file": "one.npz", "classes": [1]}
     cases["listed"] = new | {"file": "last.npz", "classes": [3, 0], "per_image": True}
     cases["order"] = new | {"file": "last.npz", "order": "HWCB"}
+    for wrong in ("nan", "turned", "logits"):
+        cases[wrong] = new | {"file": f"{wrong}.npz", "order": "BCHW", "graph": wrong != "logits"}
     cases["listed_twice"] = new | {"file": "last.npz", "classes": [1, 1]}
     if VOC.is_file():
         cases["voc"] = new | {"file": str(VOC), "logits": True, "per_image": True, "order": "BCHW"}
@@ -87,6 +94,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.ndarra
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "AutoGraph" not in done.stderr  # It would say what it cannot read.
     return dict(np.load(folder / "found.npz")), json.loads((folder / "errors.json").read_text())
 
 
@@ -132,9 +140,15 @@ def test_order_lists_and_a_single_class_are_as_in_pytorch(found, graph: bool) ->
 
 
 def test_what_is_wrong_is_named(found) -> None:  # type: ignore[no-untyped-def]
-    _, errors = found
-    assert errors.keys() == {*MENDED, "order", "listed_twice"}
-    assert "labels: 255 at (image, pixel) (0, 0)" in errors["softmax_void_not_ignored"]
+    results, errors = found
+    assert errors.keys() == {*MENDED, "order", "listed_twice", "nan", "turned", "logits"}
+    assert "labels: 255 at (0, 0, 0)" in errors["softmax_void_not_ignored"]
+    assert np.isnan(results["softmax_void_not_ignored/True/loss"])  # A graph cannot raise.
+    assert np.isfinite(results["nan/True/grad"]).all()
+    assert "turned/True/loss" not in results
+    assert "labels: shape" in errors["turned"]
+    assert "probas: nan..nan, expected 0..1" in errors["nan"]
+    assert "expected 0..1. Take the softmax" in errors["logits"]
     assert "classes: 'present'" in errors["softmax_sigmoid_present"]
     assert "order: 'HWCB'" in errors["order"]
     assert "classes: [1, 1]" in errors["listed_twice"]

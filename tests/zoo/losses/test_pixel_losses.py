@@ -1,6 +1,7 @@
 """Losses that are means over pixels: binary ones, cross entropy, scribbles, focal."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,7 @@ def test_the_logistic_loss_is_stable_at_large_logits() -> None:
     loss = BinaryCrossEntropyLoss()(logits, torch.tensor([[[1, 0, 0]]]))
     loss.backward()
     assert loss.detach() == pytest.approx(1e4 / 3)
+    assert BinaryCrossEntropyLoss()(torch.tensor([[[-torch.inf]]]), torch.zeros(1, 1, 1)) == 0
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.tensor([[[0, 0, 1 / 3]]]))
 
@@ -106,6 +108,12 @@ def test_without_a_valid_pixel_the_loss_is_zero_and_has_a_gradient(
 
 
 @pytest.mark.parametrize("build", [*BINARY, *MANY])
+def test_images_without_a_pixel_cost_nothing(build: Callable[[], nn.Module]) -> None:
+    logits = torch.zeros((2, 0, 5) if build in BINARY else (2, 3, 0, 5))
+    assert build()(logits, torch.zeros(2, 0, 5)) == 0
+
+
+@pytest.mark.parametrize("build", [*BINARY, *MANY])
 def test_gradients_are_those_of_finite_differences(build: Callable[[], nn.Module]) -> None:
     logits, labels = binary() if build in BINARY else many()
     logits = logits[..., :2, :3].contiguous().requires_grad_()
@@ -143,6 +151,33 @@ def test_what_does_not_fit_is_named(build: Callable[[], nn.Module]) -> None:
     labels[1, 2, 3] = 0
     with pytest.raises(ZooError, match="logits: nan at"):
         build()(logits, labels)
+
+
+@pytest.mark.parametrize("build", [*BINARY, *MANY])
+def test_axes_that_are_missing_are_named(build: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ZooError, match=r"shape \(5,\), expected \(batch, "):
+        build()(torch.zeros(5), torch.zeros(5))
+
+
+@pytest.mark.parametrize("build", [*BINARY, *MANY])
+def test_infinite_logits_are_named_also_where_labels_are_void(
+    build: Callable[[], nn.Module],
+) -> None:
+    logits, labels = binary() if build in BINARY else many()
+    logits[..., 1, 2], labels[:, 1, 2] = torch.inf, 255
+    with pytest.raises(ZooError, match="logits: inf at"):
+        build()(logits, labels)
+
+
+@pytest.mark.parametrize("weight", [[1.0, -1.0], [0.0, 0.0], [1.0, torch.nan], 2.0, [[1.0, 1.0]]])
+def test_weights_that_cannot_be_are_refused(weight: Any) -> None:
+    with pytest.raises(ZooError, match=r"weight: .*expected a number for each class"):
+        CrossEntropyLoss(weight=weight)
+
+
+def test_labels_between_classes_are_no_scribbles() -> None:
+    with pytest.raises(ZooError, match=r"labels: 1\.5 at"):
+        PartialCrossEntropyLoss()(torch.zeros(1, 3, 1, 2), torch.tensor([[[254, 1.5]]]))
 
 
 @pytest.mark.parametrize("build", [*BINARY, *MANY])

@@ -1,6 +1,7 @@
 """The proximal operator: against a quadratic program, its own certificate, the original's path."""
 
 import json
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -150,13 +151,40 @@ def test_the_value_is_the_hinges_and_the_mean_shares_the_step() -> None:
     torch.testing.assert_close(each.mean(), loss.detach())
 
 
+def test_rows_of_pixels_are_images_and_half_precision_is_computed_in_float32() -> None:
+    labels = torch.randint(0, 2, (2, 30))
+    half = (3 * torch.randn(2, 30)).half().requires_grad_()
+    wide = half.detach().float()[:, None].requires_grad_()
+    loss = ProximalLovaszHingeLoss()(half, labels)
+    expected = ProximalLovaszHingeLoss()(wide, labels[:, None])
+    loss.backward()
+    expected.backward()
+    assert loss == expected
+    assert wide.grad is not None
+    assert half.grad is not None
+    assert torch.equal(half.grad, wide.grad[:, 0].half())
+
+
+def test_logits_and_solutions_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ZooError, match=r"labels: shape \(2, 3, 4\), expected \(1, 3, 4\)"):
+        ProximalLovaszHingeLoss()(torch.zeros(1, 3, 4), torch.zeros(2, 3, 4))
+    with pytest.raises(ZooError, match=r"logits: -inf at \(0, 0, 1\)"):
+        ProximalLovaszHingeLoss()(torch.tensor([[[0, -torch.inf]]]), torch.full((1, 1, 2), 255))
+    with pytest.raises(ZooError, match=r"x: shape \(4, 3\), expected \(3, 4\)"):
+        duality_gap(torch.zeros(4, 3), torch.zeros(3, 4), torch.zeros(3, 4), 1.0)
+
+
 @pytest.mark.parametrize(
     ("margins", "labels", "options", "message"),
     [
         (torch.zeros(3), torch.zeros(4), {}, r"labels: shape \(4,\), expected \(3,\)"),
         (torch.zeros(3), torch.tensor([0, 1, 2]), {}, r"labels: 2 at \(2,\), expected 0\.\.1"),
         (torch.tensor([0, torch.nan]), torch.zeros(2), {}, r"margins: nan at \(1,\)"),
+        (torch.tensor([0, -torch.inf]), torch.zeros(2), {}, r"margins: -inf at \(1,\)"),
+        (torch.zeros(3, dtype=int), torch.zeros(3), {}, r"margins: torch\.int64, expected a float"),
         (torch.zeros(3), torch.zeros(3), {"lam": 0.0}, r"lam: 0\.0, expected a positive"),
+        (torch.zeros(3), torch.zeros(3), {"lam": 1e-320}, r"lam: 1e-320, expected a positive"),
+        (torch.zeros(3), torch.zeros(3), {"lam": math.inf}, r"lam: inf, expected a positive"),
         (torch.zeros(3), torch.zeros(3), {"method": "qp"}, "method: 'qp', expected 'exact'"),
     ],
 )

@@ -56,6 +56,7 @@ def test_a_sum_shows_its_weighted_parts() -> None:
         ("ce+hinge", {}, r"'ce\+hinge' mixes losses of two classes with losses of many"),
         ("ce", {"gamma": 2}, "loss: 'ce' has no option gamma, expected ignore_index,"),
         ("ce+lovasz", {"weights": [1.0]}, "loss: 1 weights for 'ce"),
+        ("ce", {"weights": [float("nan")]}, r"loss: weights \[nan\], expected finite"),
     ],
 )
 def test_what_does_not_exist_is_named(name: str, options: dict[str, object], message: str) -> None:
@@ -75,6 +76,8 @@ def test_the_image_iou_is_the_mean_of_the_images() -> None:
     assert iou_binary(preds, labels, EMPTY=0.0, ignore=255) == pytest.approx(100 / 6)
     assert iou_binary(preds, labels, ignore=255, per_image=False) == pytest.approx(100 / 3)
     assert iou_binary(preds, labels) == pytest.approx(100 * (1 / 4 + 1) / 2)
+    with pytest.raises(ZooError, match="predictions: not whole numbers, expected classes"):
+        iou_binary(preds * 0.9, labels)
 
 
 @pytest.mark.parametrize("per_image", [True, False])

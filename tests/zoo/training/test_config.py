@@ -3,6 +3,7 @@
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from deeplab_zoo.zoo.training.config import (
     from_mapping,
     read_yaml,
     recipe,
+    refuse_idle,
     to_yaml,
 )
 
@@ -66,6 +68,35 @@ def test_numbers_and_keys_that_do_not_go_together_are_refused() -> None:
         TrainConfig(scales=(float("inf"),))
     with pytest.raises(UsageError, match="nesterov: with solver sgd and momentum 0"):
         TrainConfig(nesterov=True, solver="sgd", momentum=0)
+    with pytest.raises(UsageError, match=r"(?s)crf_sigma_xy: 0, expected more.*crf_scale: 2, exp"):
+        TrainConfig(crf_sigma_xy=0, crf_scale=2)
+    with pytest.raises(UsageError, match=r"proximal_lam: -1, expected more than 0"):
+        TrainConfig(proximal_lam=-1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "needed"),
+    [
+        ({"crf_weight": 1e-9}, "--crf-weight: does nothing without --regularizer densecrf"),
+        ({"focal_gamma": 1.0}, "--focal-gamma: does nothing without --loss focal"),
+        ({"proximal_lam": 1.0}, "--proximal-lam: does nothing without --proximal"),
+        ({"per_image": True}, "--per-image: does nothing without --loss lovasz"),
+    ],
+)
+def test_options_of_losses_that_are_not_there_are_refused(
+    keys: dict[str, Any], needed: str
+) -> None:
+    with pytest.raises(UsageError, match=needed):
+        refuse_idle(TrainConfig(**keys), keys)
+    used = {"crf_weight": {"regularizer": "densecrf"}, "focal_gamma": {"loss": "ce+focal"},
+            "proximal_lam": {"proximal": True}, "per_image": {"loss": "ce+lovasz"}}  # fmt: skip
+    refuse_idle(TrainConfig(**keys, **used[next(iter(keys))]), keys)
+
+
+def test_a_recipes_options_may_wait_for_their_loss_but_no_flag() -> None:
+    asked = ["w", "d", "--recipe", "rloss-densecrf", "--regularizer", "none", "--crf-weight", "1"]
+    found = CliRunner().invoke(finetune, asked)
+    assert "1 options have no use:\n  --crf-weight: does" in str(found.exception)
 
 
 def test_what_is_saved_reads_back_as_it_was() -> None:

@@ -19,13 +19,16 @@ from .scores import labelled, softmaxed
         ((2, 3, 4, 5), 0, "some", "classes: 'some'"),
         ((2, 3, 4, 5), 0, [1, 3], r"classes: \[1, 3\], expected different ones of 0\.\.2"),
         ((2, 3, 4, 5), 0, [], r"classes: \[\]"),
+        ((2, 3, 4, 5), 0, 1, "classes: 1, expected 'present', 'all' or a list of whole"),
+        ((2, 3, 4, 5), 0, [0.9], r"classes: \[0\.9\], expected"),
+        ((2, 4, 5), 0.5, [1], r"labels: 0\.5 at \(1, 2, 3\)"),
         ((2, 4, 5), 0, "present", r"expected the label they are of"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place(
-    shape: tuple[int, ...], label: int, classes: Any, message: str
+    shape: tuple[int, ...], label: float, classes: Any, message: str
 ) -> None:
-    labels = torch.zeros(2, 4, 5, dtype=torch.long)
+    labels = torch.zeros(2, 4, 5)
     labels[1, 2, 3] = label
     with pytest.raises(ZooError, match=message):
         lovasz_softmax(torch.full(shape, 1 / 3), labels, classes, ignore=9)
@@ -71,3 +74,14 @@ def test_wrong_settings_are_refused() -> None:
         LovaszSoftmaxLoss(reduction="avg")  # type: ignore[arg-type]
     with pytest.raises(ZooError, match="weight: 2 values, expected 3, one per class"):
         LovaszSoftmaxLoss(weight=[1.0, 2.0])(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2))
+    with pytest.raises(ZooError, match=r"weight: \[1.0, -2.0\], expected a number for each class"):
+        LovaszSoftmaxLoss(weight=[1.0, -2.0])
+
+
+def test_the_softmax_of_one_channel_is_refused_and_so_are_missing_axes() -> None:
+    with pytest.raises(ZooError, match=r"\(2, 1, 4, 5\), whose softmax is 1 everywhere"):
+        LovaszSoftmaxLoss(classes=[1])(torch.zeros(2, 1, 4, 5), torch.zeros(2, 4, 5))
+    with pytest.raises(ZooError, match=r"scores: shape \(5, 3\), expected \(batch, classes,"):
+        LovaszSoftmaxLoss()(torch.zeros(5, 3), torch.zeros(5))
+    with pytest.raises(ZooError, match=r"logits: shape \(\), expected \(batch,"):
+        lovasz_hinge(torch.tensor(1.0), torch.tensor(1))

@@ -127,7 +127,11 @@ def _blob_shapes(layer: Layer) -> list[tuple[int | None, ...]]:
 
 
 def select(net: Net, phase: str = "TEST", stages: tuple[str, ...] = (), level: int = 0) -> Net:
-    """Keep the layers that Caffe would build in a phase, by include and exclude rules."""
+    """Keep the layers that Caffe would build in a phase, by include and exclude rules.
+
+    ``stages`` are added to those that the file itself sets.
+    """
+    stages = (*stages, *net.stages)
 
     def holds(rule: NetStateRule) -> bool:
         return (

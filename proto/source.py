@@ -45,6 +45,8 @@ def head(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise ZooError(f"{path}: is a folder, expected a file.")
+        if path.exists() and not path.is_file():  # It could be read once only, and from its start.
+            raise ZooError(f"{path}: is a device or a pipe, expected a file. Save it as one first.")
         with path.open("rb") as file:
             start = file.read(HEAD)
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from ..proto.errors import FormatError, MismatchError, UsageError, listing
 from ..proto.records import Net
 from . import caffe, caffe_graph, families, hdf5, legacy, weights
 from .archive import Archive, Origin, tool
-from .files import sha256
+from .files import check_apart, sha256
 from .graph_file import read_weights
 from .kinds import check_command
 from .native import Head, Native, is_backbone, recognised, to_native
@@ -61,7 +61,7 @@ def convert_caffe(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, head)
+    out = _checked_output(out, keep_hdf5, [prototxt, caffemodel], head)
     archive = read_caffe(
         Path(prototxt) if prototxt else None,
         Path(caffemodel),
@@ -103,7 +103,7 @@ def convert_tensorflow(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, head)
+    out = _checked_output(out, keep_hdf5, [checkpoint], head)
     archive = read_tensorflow(Path(checkpoint), variables)
     if multi_scale:
         archive = replace(archive, settings={**archive.settings, "scales": MULTI_SCALE})
@@ -150,7 +150,7 @@ def convert_legacy(
 
     """
     head = Head(num_classes, reset_head, seed)
-    out = _checked_output(out, head)
+    out = _checked_output(out, keep_hdf5, [file], head)
     archive = legacy.read(Path(file), numerics)
     if multi_scale is not None:
         scales = MULTI_SCALE if multi_scale else (1.0,)
@@ -164,9 +164,14 @@ def convert_legacy(
     return _write(archive, to_native(archive, head), out, keep_hdf5)
 
 
-def _checked_output(out: str | Path, head: Head) -> Path:
-    """Refuse an output that cannot be, before anything is read."""
+def _checked_output(
+    out: str | Path, keep_hdf5: str | Path | None, read: Sequence[str | Path | None], head: Head
+) -> Path:
+    """Refuse outputs that cannot be, before anything is read."""
     out = Path(out)
+    check_apart(
+        [Path(path) for path in read if path], [out, *([Path(keep_hdf5)] if keep_hdf5 else [])]
+    )
     if out.suffix not in weights.SUFFIXES:
         raise UsageError(
             f"{out}: suffix {out.suffix!r}, expected one of {', '.join(weights.SUFFIXES)}."

@@ -14,7 +14,7 @@ from ..proto.records import Blob, Layer, Net
 from ..proto.source import head, sniff
 from . import families, hdf5, legacy, weights
 from .archive import Archive, Role
-from .files import replacing
+from .files import check_apart, replacing
 from .native import to_native
 from .weights import Weights
 from .write_caffe import filled
@@ -92,7 +92,7 @@ def export(
     Raises
     ------
     UsageError
-        An unknown target or layout, or a suffix that is not the target's.
+        An unknown target or layout, a suffix that is not the target's, or ``source`` for ``out``.
     MismatchError
         The weights' conventions are not the target's.
 
@@ -110,6 +110,7 @@ def export(
         raise UsageError(f"{out}: expected a name that ends in {target.suffix} for {to}.")
     if layout != "canonical" and target.write is not _write_state:
         raise UsageError(f"layout {layout!r} goes with pth or safetensors, not with {to}.")
+    check_apart([Path(source)], [out])
     found = open_source(Path(source))
     trained = found.weights.numerics.name
     run = target.numerics.get(families.source_of(found.weights.config) or "", "")
@@ -198,10 +199,13 @@ def _write_caffe(source: Source, out: Path, _: str) -> list[Path]:
     else:
         net = of_state(source.weights)
     text = out.with_suffix(".prototxt")
-    with replacing(out) as temporary, temporary.open("wb") as file:
+    with (  # Both or neither: the prototxt comes first, and the caffemodel after it.
+        replacing(out) as model_path,
+        replacing(text) as text_path,
+        model_path.open("wb") as file,
+    ):
         caffemodel.write(net, file)
-    with replacing(text) as temporary:
-        temporary.write_text(prototxt.format_net(net), encoding="utf-8")
+        text_path.write_text(prototxt.format_net(net), encoding="utf-8")
     return [out, text]
 
 

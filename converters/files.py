@@ -5,11 +5,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..proto.errors import StorageError, ZooError
+from ..proto.errors import StorageError, UsageError, ZooError
 
 CHUNK = 1 << 20
 
@@ -41,14 +41,16 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
 
     """
     folder = path.parent
-    if path.is_dir():
-        raise ZooError(f"{path}: is a folder, expected the name of a file to write.")
-    if path.exists() and not path.is_file():  # Root could put a file in /dev/null's place.
-        raise ZooError(f"{path}: is a device or a pipe, expected the name of a file to write.")
-    if not folder.is_dir():
-        raise StorageError(f"{path}: the folder {folder} does not exist. Create it first.")
     temporary = None
     try:
+        if path.is_dir():
+            raise ZooError(f"{path}: is a folder, expected the name of a file to write.")
+        if path.exists() and not path.is_file():  # Root could put a file in /dev/null's place.
+            raise ZooError(f"{path}: is a device or a pipe, expected the name of a file to write.")
+        if folder.exists() and not folder.is_dir():
+            raise StorageError(f"{path}: {folder} is a file, expected a folder.")
+        if not folder.is_dir():
+            raise StorageError(f"{path}: the folder {folder} does not exist. Create it first.")
         if size > shutil.disk_usage(folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=folder)
@@ -65,6 +67,15 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
         if temporary is not None:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+def check_apart(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
+    """Refuse to write over what is read, or one output over another; raise `UsageError`."""
+    seen = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in seen:
+            raise UsageError(f"{path}: is read or written already, expected a name of its own.")
+        seen.add(path.resolve())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -40,7 +40,9 @@ class Head:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse class counts that no label map can have."""
+        """Refuse class counts that no label map can have, and seeds that nothing is drawn from."""
+        if self.seed < 0 or (self.seed and not self.reset):
+            raise UsageError(f"--seed {self.seed}, expected 0 or more, and with --reset-head.")
         if self.classes is not None and not 2 <= self.classes <= 255:
             raise UsageError(f"--num-classes {self.classes}, expected 2 to 255.")
 

@@ -170,12 +170,12 @@ def test_a_number_that_numpy_1_pickled_is_read(mobilenet: State, tmp_path: Path)
 
 def test_an_output_stride_can_be_told(mobilenet: State, tmp_path: Path) -> None:
     torch.save(mobilenet, tmp_path / "x.pth")
-    for source, stride, rates in (
-        ("x.pth", 8, (12, 24, 36)), ("y.safetensors", None, (12, 24, 36)),
-        ("y.safetensors", 16, (6, 12, 18)),
-    ):  # fmt: skip
-        out = tmp_path / "y.safetensors"
-        native = deeplab_zoo.convert_legacy(tmp_path / source, out, output_stride=stride)
+    for source, out, stride, rates in (
+        ("x.pth", "a.safetensors", 8, (12, 24, 36)),
+        ("a.safetensors", "b.safetensors", None, (12, 24, 36)),
+        ("b.safetensors", "c.safetensors", 16, (6, 12, 18)),
+    ):
+        native = deeplab_zoo.convert_legacy(tmp_path / source, tmp_path / out, output_stride=stride)
         assert native is not None
         config = native.weights.config
         assert isinstance(config, DeepLabV3Config)

@@ -95,8 +95,11 @@ def fields_of(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file() or sniff(head(path)) != "a safetensors file":
         return None
     described = weights.read_header(path)
-    fields: Mapping[str, Any] = json.loads(described) if described else {}
-    return fields if fields.get("family") == FAMILY else None
+    try:
+        fields = json.loads(described) if described else {}
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    return fields if isinstance(fields, dict) and fields.get("family") == FAMILY else None
 
 
 def read(path: Path) -> GraphFile:
@@ -114,7 +117,12 @@ def read(path: Path) -> GraphFile:
             f"{path}: version {fields.get('version')!r} of a graph file, expected {VERSION}. "
             "Is it from a newer deeplab-zoo?"
         )
-    net = prototxt_format.parse_net(fields["prototxt"], f"{path} (its prototxt)")
+    try:
+        net = prototxt_format.parse_net(fields["prototxt"], f"{path} (its prototxt)")
+        shapes = {name: tuple(map(int, shape)) for name, shape in fields["shapes"].items()}
+        origin = Origin(**fields["origin"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
     named, _ = weights.read_named(path)
     held: dict[str, dict[int, Blob]] = {}
     for name, data in named.items():
@@ -129,9 +137,12 @@ def read(path: Path) -> GraphFile:
     )
     if held:
         raise FormatError(f"{path}: blobs of {sorted(held)[:5]}, which its prototxt does not have.")
-    shapes = {name: tuple(shape) for name, shape in fields["shapes"].items()}
     stored = Net(net.name, layers, has_graph=False)
-    return GraphFile(net, stored, shapes, Origin(**fields["origin"]))
+    return GraphFile(net, stored, shapes, origin)
+
+
+def _damaged(path: Path, error: Exception) -> FormatError:
+    return FormatError(f"{path}: its header's description is damaged ({error!r}).")
 
 
 def _in_order(found: Mapping[int, Blob]) -> tuple[Blob, ...]:

@@ -182,6 +182,9 @@ def test_a_graph_is_not_taken_for_a_native_model(files: tuple[Path, Path], tmp_p
     [
         (b'\\"family\\": \\"graph\\"', b'\\"family\\": \\"grape\\"', "family 'grape'"),
         (b'\\"version\\": 1', b'\\"version\\": 7', "version 7 of a graph file, expected 1"),
+        (b'\\"version\\": 1', b'\\"version\\": x', "description is damaged .JSONDecodeError"),
+        (b'\\"framework\\"', b'\\"fraamwork\\"', "description is damaged .TypeError.*fraamwork"),
+        (b'\\"prototxt\\"', b'\\"protoxxt\\"', "description is damaged .KeyError.'prototxt'"),
         (b'"a[0]"', b'"a[x]"', r"a\[x\] .*expected float32 as layer\[index\]"),
         (b'"a[0]"', b'"z[0]"', r"blobs of \['z'\], which its prototxt does not have"),
     ],

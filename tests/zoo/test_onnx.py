@@ -189,6 +189,34 @@ def two_inputs(folder: Path, crop: str = "") -> Graph:
     return load_caffe(text)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "pool: AVE kernel_size: 3 stride: 2 pad: 2",  # Needs a divisor of its own.
+        "pool: AVE kernel_size: 2 stride: 3 pad: 1",  # Caffe drops the last window.
+        "pool: MAX kernel_size: 2 stride: 2 pad: 1",
+    ],
+)
+def test_pooling_by_caffes_rules_is_stated(tmp_path: Path, settings: str) -> None:
+    text = tmp_path / "pool.prototxt"
+    text.write_text(
+        "layer { name: 'i' type: 'Input' top: 'i' input_param { shape { dim: 1 dim: 2 dim: 7 dim: 8 } } }"
+        f"layer {{ name: 'p' type: 'Pooling' bottom: 'i' top: 'p' pooling_param {{ {settings} }} }}"
+    )
+    graph, image = load_caffe(text), {"i": torch.randn(1, 2, 7, 8)}
+    check(run(export_onnx(graph, tmp_path / "a.onnx"), image)["p"], graph(image)["p"])
+
+
+def test_an_output_needs_another_name_than_the_inputs(tmp_path: Path) -> None:
+    end = "layer { name: 'r' type: 'ReLU' bottom: 'a' top: 'a' }"
+    source = "input: 'a' input_shape { dim: 1 dim: 2 dim: 3 dim: 4 }"
+    for layers in (end, end.replace("ReLU", "Silence").replace(" top: 'a'", "")):
+        text = tmp_path / "net.prototxt"
+        text.write_text(source + layers)
+        with pytest.raises(MismatchError, match="other names than the inputs .'a'."):
+            export_onnx(load_caffe(text), tmp_path / "a.onnx")
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_several_inputs_keep_their_names_and_order(tmp_path: Path, dynamic: bool) -> None:
     graph = two_inputs(tmp_path)

@@ -117,7 +117,7 @@ def test_pooling_follows_caffes_formulas() -> None:
 
 
 def test_pooling_that_rounds_down_leaves_an_incomplete_window_out() -> None:
-    for seed, (n, k, s, p) in enumerate(sampled(POOLINGS, 60, 2)):
+    for seed, (n, k, s, p) in enumerate(sampled(POOLINGS, 25, 2)):
         count = (n + 2 * p - k) // s + 1
         settings = f"kernel_size: {k} stride: {s} pad: {p} round_mode: FLOOR"
         if count < 1:

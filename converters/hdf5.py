@@ -19,7 +19,7 @@ from ..proto.hdf5 import child, floats, opened
 from ..proto.records import Net
 from .archive import Archive, Origin, Role, Tensor, contiguous
 from .files import replacing
-from .numerics import Numerics
+from .numerics import Numerics, profile
 
 FORMAT = "deeplab-zoo archive"
 VERSION = 1
@@ -143,15 +143,17 @@ def _settings(file: h5py.File) -> dict[str, tuple[float, ...] | str]:
 
 
 def _numerics(group: h5py.Group) -> Numerics:
-    fields = {}
-    for name in Numerics.__slots__:
+    known = profile(str(_attribute(group, "name")))
+    for name, value in asdict(known).items():
         if name == "std" and name not in group.attrs:
             continue  # Archives older than it divide by 1.
-        value = _attribute(group, name)
-        if isinstance(value, np.ndarray):
-            value = tuple(value.tolist())
-        fields[name] = value.item() if isinstance(value, np.generic) else value
-    return Numerics(**fields)
+        stored = _attribute(group, name)
+        if not np.array_equal(stored, value):  # Other files keep the profile's name only.
+            raise FormatError(
+                f"{group.file.filename}: {group.name}: {name} is {stored}, expected {value} as in "
+                f"the profile {known.name!r}."
+            )
+    return known
 
 
 def _read_tensor(layer: h5py.Group, role: str) -> Tensor:

@@ -28,7 +28,7 @@ def opened(path: Path, expected: str) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise FormatError(f"{path}: damaged or not {expected} ({error}).") from error
 
 

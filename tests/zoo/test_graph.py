@@ -177,6 +177,13 @@ def test_a_graph_is_not_taken_for_a_native_model(files: tuple[Path, Path], tmp_p
         load(out, numerics="caffe-v2")
 
 
+def test_a_graph_of_an_old_file_equals_that_of_a_new_one(golden: Path, tmp_path: Path) -> None:
+    folder = golden / "caffe"
+    old, new = tmp_path / "old.safetensors", folder / "fmt_new.caffemodel"
+    convert_graph(folder / "fmt_v1.prototxt", folder / "fmt_v0.caffemodel", old)
+    assert compare(old, new).equal
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [

@@ -55,7 +55,9 @@ def test_stages_that_the_file_sets_count_and_are_written_again() -> None:
     )  # fmt: skip
     again = prototxt.format_net(prototxt.parse_net(text, "net"))
     assert net_of(text).outputs == net_of(again).outputs == ("out",)
-    assert net_of(text, stages=["other"]).outputs == ("data",)
+    assert (
+        net_of(text, stages=["other"]).outputs == net_of(text, stages="other").outputs == ("data",)
+    )
 
 
 def test_dropout_of_nothing_changes_nothing() -> None:

@@ -53,7 +53,7 @@ def with_weights(
             continue
         owner = _owner(layer, weights, named)
         if owner is None:
-            problems.append(f"{layer.place}: in the weights, not in the prototxt")
+            problems.append(f"{layer.place}: in the weights, not in the prototxt's TEST phase")
         elif _same_blobs(layer, owner):
             copies.append(layer.name)
         else:

@@ -13,6 +13,8 @@ def module() -> ModuleType:
     """Import pycaffe; raise `MissingDependencyError` where it does not work."""
     try:
         import caffe  # type: ignore[import-not-found]
+
+        caffe.set_mode_cpu()  # Any folder of this name can be imported, but has not that.
     except (ImportError, OSError, AttributeError) as error:
         raise MissingDependencyError(
             f"pycaffe does not work here ({error}). Build Caffe (the DeepLab fork has Interp) "
@@ -37,7 +39,6 @@ def engine(original: Original) -> Engine:
     if len(original.files) != 2:
         raise MismatchError("pycaffe needs a prototxt and a caffemodel.")
     text, binary = map(str, original.files)
-    caffe.set_mode_cpu()
     net = caffe.Net(text, binary, caffe.TEST)
 
     def run(inputs: Arrays) -> Arrays:

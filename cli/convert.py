@@ -102,6 +102,7 @@ def caffe(
             "--hdf5": hdf5 is not None,
             "--num-classes": num_classes is not None,
             "--reset-head": reset_head,
+            "--seed": seed != 0,
         }
         if wrong := [name for name, given in others.items() if given]:
             raise UsageError(f"{', '.join(wrong)}: not for --graph. Leave it out.")

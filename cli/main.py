@@ -1,5 +1,6 @@
 """``deeplab-zoo``: the group of commands, and what an error becomes."""
 
+import signal
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -11,6 +12,7 @@ from .. import __version__
 from ..proto.errors import StorageError, ZooError
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 # Command -> the module that has it (a command of the same name), and its line in the help.
 # The line stands here so that the help imports no command.
@@ -83,8 +85,13 @@ def cli() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # Names in files need not be printable.
 
 
+def _terminated(*_: object) -> None:
+    raise SystemExit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line; a user's error becomes one message and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)  # So that what is half-written is removed.
     try:
         code = cli.main(prog_name="deeplab-zoo", standalone_mode=False)
     except ZooError as error:

@@ -65,7 +65,8 @@ def convolution(layer: Layer) -> Iterator[Part]:
 def inner_product(layer: Layer) -> Iterator[Part]:
     """Blobs: weight (out, in), or (in, out) with ``transpose``; bias (out,)."""
     weight = layer.blobs[0].data
-    weight = weight.reshape(weight.shape[-2:])  # Old files have (1, 1, out, in).
+    if weight.ndim == 4 and weight.shape[:2] == (1, 1):  # Of old files.
+        weight = weight[0, 0]
     transposed = layer.params.inner_product_param.transpose
     yield Part(
         Role.WEIGHT,
@@ -117,8 +118,8 @@ def scale(layer: Layer) -> Iterator[Part]:
 @converts("BN")
 def segnet_batch_norm(layer: Layer) -> Iterator[Part]:
     """Blobs of SegNet's inference form: gamma and beta, (1, C, 1, 1), statistics folded in."""
-    yield Part(Role.GAMMA, 0, _flat(layer.blobs[0]))
-    yield Part(Role.BETA, 1, _flat(layer.blobs[1]))
+    for index, (role, blob) in enumerate(zip((Role.GAMMA, Role.BETA), layer.blobs, strict=False)):
+        yield Part(role, index, _flat(blob))
 
 
 @converts("PReLU", "Bias", "Embed", "Parameter", "Normalize")
@@ -143,14 +144,14 @@ def tensors(net: Net) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
     Raises
     ------
     MismatchError
-        Layers with weights of a type that is not known, or shared copies that differ; all
-        are listed.
+        Layers with weights of a type that is not known, blobs that their layer does not use,
+        layers of one name, or shared copies that differ; all are listed.
 
     """
     problems: list[str] = []
     notes: list[str] = []
-    owners: dict[tuple[str, Role], Tensor] = {}
-    found: list[Tensor] = []
+    owners: dict[tuple[str, Role], str] = {}
+    found: dict[str, Tensor] = {}
     normaliser = scale_targets(net)
     for layer in net.layers:
         if layer.type not in CONVERTERS:
@@ -161,16 +162,21 @@ def tensors(net: Net) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
             continue
         if not layer.blobs:
             continue
-        for part in CONVERTERS[layer.type](layer):
+        with np.errstate(all="ignore"):  # What overflows is noted below.
+            parts = list(CONVERTERS[layer.type](layer))
+        if unused := set(range(len(layer.blobs))) - {part.blob for part in parts}:
+            problems.append(f"{layer.place}: {layer.type} has no place for its blob {min(unused)}")
+        for part in parts:
             tensor = _tensor(layer, part, normaliser.get(layer.name, layer.name))
             key = (shared_name(layer, part.blob), part.role)
-            owner = owners.get(key) if key[0] else None
-            if owner is None:
-                owners[key] = tensor
-                found.append(tensor)
+            owner = found[owners[key]] if key[0] and key in owners else None
+            if owner is None and tensor.name in found:
+                problems.append(f"{layer.place}: a second layer that gives {tensor.name}")
+            elif owner is None:
+                owners[key] = tensor.name
+                found[tensor.name] = tensor
             elif np.array_equal(owner.data, tensor.data, equal_nan=True):
-                joined = replace(owner, sources=owner.sources + tensor.sources)
-                found[found.index(owner)] = owners[key] = joined
+                found[owner.name] = replace(owner, sources=owner.sources + tensor.sources)
             else:
                 problems.append(
                     f"{layer.place}: blob {part.blob} differs from {owner.sources[0]}, "
@@ -180,7 +186,8 @@ def tensors(net: Net) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
         raise MismatchError(
             f"{len(problems)} layers with weights cannot be converted:\n{listing(problems)}"
         )
-    return tuple(found), (*notes, *non_finite(found))
+    kept = tuple(found.values())
+    return kept, (*notes, *non_finite(kept))
 
 
 def _tensor(layer: Layer, part: Part, name: str) -> Tensor:
@@ -190,7 +197,8 @@ def _tensor(layer: Layer, part: Part, name: str) -> Tensor:
         transform = f"{dtype} rounded to float32" + (
             "" if transform == "none" else f", {transform}"
         )
-    data: Float32 = np.asarray(part.data, np.float32)
+    with np.errstate(all="ignore"):
+        data: Float32 = np.asarray(part.data, np.float32)
     source = f"{layer.name}[{part.blob}]"
     return Tensor(name, part.role, data, (source,), str(dtype), transform)
 

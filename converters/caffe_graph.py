@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..proto.caffe_pb2 import EltwiseParameter, NetStateRule, Phase, PoolingParameter
+from ..proto.caffe_pb2 import (
+    EltwiseParameter,
+    NetStateRule,
+    Phase,
+    PoolingParameter,
+    ScaleParameter,
+)
 from ..proto.errors import FormatError, MismatchError, listing
 from ..proto.records import Blob, Layer, Net
 from .caffe import CONVERTERS, scale_targets, shared_name
@@ -47,7 +53,7 @@ def with_weights(
             continue
         owner = _owner(layer, weights, named)
         if owner is None:
-            problems.append(f"{layer.place}: in the weights, not in the prototxt")
+            problems.append(f"{layer.place}: in the weights, not in the prototxt's TEST phase")
         elif _same_blobs(layer, owner):
             copies.append(layer.name)
         else:
@@ -127,7 +133,11 @@ def _blob_shapes(layer: Layer) -> list[tuple[int | None, ...]]:
 
 
 def select(net: Net, phase: str = "TEST", stages: tuple[str, ...] = (), level: int = 0) -> Net:
-    """Keep the layers that Caffe would build in a phase, by include and exclude rules."""
+    """Keep the layers that Caffe would build in a phase, by include and exclude rules.
+
+    ``stages`` are added to those that the file itself sets.
+    """
+    stages = (*stages, *net.stages)
 
     def holds(rule: NetStateRule) -> bool:
         return (
@@ -212,9 +222,8 @@ def _enter_layer(
                 "convolution", module_of(layer.name), inputs, **_convolution_settings(layer)
             )
         case "BatchNorm":
-            eps = float(str(np.float32(params.batch_norm_param.eps)))  # 1e-05, as it was written.
-            return table.add("normalise", module_of(layer.name), inputs, eps=eps)
-        case "Scale" if layer.name in folded and params.scale_param.bias_term:
+            return table.add("normalise", module_of(layer.name), inputs, **_norm_settings(layer))
+        case "Scale" if layer.name in folded and _is_affine(params.scale_param):
             return table.add("affine", module_of(folded[layer.name]), inputs)
         case "ReLU" if params.relu_param.negative_slope == 0:
             return table.add("relu", inputs=inputs)
@@ -228,6 +237,21 @@ def _enter_layer(
         case kind if kind in IDENTITIES:
             return inputs[0]
     return table.add(layer.type, layer.name, inputs)
+
+
+def _norm_settings(layer: Layer) -> dict[str, Any]:
+    """Describe a batch norm; its statistics are told where they are not the stored ones."""
+    settings = layer.params.batch_norm_param
+    eps = float(str(np.float32(settings.eps)))  # 1e-05, as it was written.
+    stored = not has(layer.params, "phase") or layer.params.phase == Phase.Value("TEST")
+    if has(settings, "use_global_stats"):
+        stored = settings.use_global_stats
+    return {"eps": eps} if stored else {"eps": eps, "statistics": "of the batch"}
+
+
+def _is_affine(settings: ScaleParameter) -> bool:
+    """Tell whether a Scale multiplies each channel, and adds to it."""
+    return settings.bias_term and (settings.axis, settings.num_axes) in ((1, 1), (-3, 1))
 
 
 def _convolution_settings(layer: Layer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ conversion of the same weights.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,18 @@ def _blobs(path: Path) -> Mapping[str, Float32]:
     """Read a graph's blobs, or a Caffe file's to hold beside them."""
     kind = kind_of(path)
     if kind in (Kind.CAFFEMODEL, Kind.SNAPSHOT):
-        return graph_file.blobs(graph_file.read_weights(path).layers)
-    if graph_file.fields_of(path) is None:
+        found = graph_file.read_weights(path)
+    elif graph_file.fields_of(path) is not None:
+        found = graph_file.read(path).weights
+    else:
         raise MismatchError(
             f"{path}: is a {kind.value}; a graph is compared with a graph or with Caffe's own file."
         )
-    return graph_file.blobs(graph_file.read(path).weights.layers)
+    # Old files pad every blob's shape to four sizes with ones at its begin.
+    return {
+        name: data.reshape([*dropwhile(lambda size: size == 1, data.shape)])
+        for name, data in graph_file.blobs(found.layers).items()
+    }
 
 
 def open_any(path: Path) -> tuple[Mapping[str, Float32], str]:

@@ -3,7 +3,8 @@
 The file is mapped and its wire format walked. A packed float payload is the little-endian
 array itself, so a `Blob` is a view into the mapping; only layer headers, a few hundred bytes
 each, go through protobuf. V0, V1 and V2 files, packed and unpacked floats, ``double_data``,
-``shape`` and the legacy four dimensions are read; diffs are passed over, as Caffe does.
+``raw_data``, ``shape`` and the legacy four dimensions are read; diffs are passed over, as Caffe
+does.
 """
 
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from .caffe_pb2 import (
 from .errors import FormatError, listing
 from .records import Blob, Layer, Net, shaped
 from .source import mapped
+from .textformat import is_repeated
 from .wire import I32, I64, LEN, VARINT, Field
 
 LARGEST_FILE = 2**31 - 1  # protobuf's limit for one message.
@@ -42,7 +44,20 @@ _LAYER, _LAYERS = 100, 2
 
 _DATA, _SHAPE, _DOUBLE = 5, 7, 8
 _LEGACY = (1, 2, 3, 4)  # num, channels, height, width
-_DIFFS = (6, 9)
+_DIFFS = (6, 9, 11, 13)
+
+# NVIDIA's fork and OpenCV's `shrinkCaffeModel` keep numbers as bytes of a type.
+_RAW_TYPE, _RAW = 10, 12
+_RAW_CODE = {0: "<f8", 1: "<f4", 2: "<f2"}
+
+# How a field is written by its type; the others are a VARINT.
+_WRITTEN = {
+    FieldDescriptor.TYPE_FLOAT: I32,
+    FieldDescriptor.TYPE_DOUBLE: I64,
+    FieldDescriptor.TYPE_STRING: LEN,
+    FieldDescriptor.TYPE_BYTES: LEN,
+    FieldDescriptor.TYPE_MESSAGE: LEN,
+}
 
 M = TypeVar("M", bound=Message)
 
@@ -178,14 +193,22 @@ def _parse(message: M, data: bytearray, where: str) -> M:
 def _unknown(descriptor: Any, buffer: memoryview, field: Field, where: str) -> Iterator[str]:
     """List what ``caffe.proto`` does not know of a field, however deep; refuse bad strings.
 
-    protobuf itself passes over both: old schemas let any bytes be a string.
+    protobuf itself passes over it all: a value of an enumeration that it does not know is the
+    default, and old schemas let any bytes be a string.
     """
     known = descriptor.fields_by_number.get(field.number)
     if known is None:
         yield f"{where}: {descriptor.name} has no field number {field.number}"
+    elif field.kind != (written := _WRITTEN.get(known.type, VARINT)) and not (
+        field.kind == LEN and is_repeated(known)  # Packed.
+    ):
+        yield f"{where}: {known.name} has wire type {field.kind}, expected {written}"
+    elif known.type == FieldDescriptor.TYPE_ENUM and field.kind == VARINT:
+        if field.value not in known.enum_type.values_by_number:
+            yield f"{where}: {known.name} has no value {field.value}"
     elif known.type == FieldDescriptor.TYPE_STRING:
         _text(buffer, field, where)
-    elif known.type == FieldDescriptor.TYPE_MESSAGE and field.kind == LEN:
+    elif known.type == FieldDescriptor.TYPE_MESSAGE:
         for item in wire.fields(buffer, field.start, field.stop):
             yield from _unknown(known.message_type, buffer, item, f"{where}: {known.name}")
 
@@ -195,6 +218,8 @@ def _blob(buffer: memoryview, field: Field, where: str, unknown: list[str]) -> B
     chunks: dict[int, list[NDArray[Any]]] = {_DATA: [], _DOUBLE: []}
     legacy: dict[int, int] = {}
     shape: tuple[int, ...] | None = None
+    raw: Field | None = None
+    raw_type = 0
     at = field.start
     while at < field.stop:  # Not a plain loop over fields: runs of unpacked floats are one step.
         item = next(wire.fields(buffer, at, field.stop))
@@ -208,13 +233,32 @@ def _blob(buffer: memoryview, field: Field, where: str, unknown: list[str]) -> B
             shape = tuple(sizes.dim)
         elif item.number in _LEGACY and item.kind == VARINT:
             legacy[item.number] = (item.value + 2**31) % 2**32 - 2**31
+        elif item.number == _RAW and item.kind == LEN:
+            raw = item
+        elif item.number == _RAW_TYPE and item.kind == VARINT:
+            raw_type = item.value
         elif item.number not in _DIFFS:
             unknown += _unknown(BlobProto.DESCRIPTOR, buffer, item, where)
     found = chunks[_DOUBLE] or chunks[_DATA]
+    if raw is not None:
+        if raw_type not in _RAW_CODE:
+            raise FormatError(f"{where}: raw data of type {raw_type}, expected {list(_RAW_CODE)}")
+        found = [_packed(buffer, raw, np.dtype(_RAW_CODE[raw_type]), where)]
     data = found[0] if len(found) == 1 else np.concatenate(found or [np.empty(0, "<f4")])
+    if data.itemsize == 2:  # Half precision is to store, not to compute in.
+        data = data.astype("<f4")
     if shape is None:  # Caffe reads a blob without any shape as a scalar.
         shape = tuple(legacy.get(number, 0) for number in _LEGACY) if legacy else ()
     return shaped(data, shape, where)
+
+
+def _packed(buffer: memoryview, item: Field, dtype: np.dtype[Any], where: str) -> NDArray[Any]:
+    size = item.stop - item.start
+    if size % dtype.itemsize:
+        raise FormatError(
+            f"{where}: byte {item.start}: {size} bytes of numbers of {dtype.itemsize} bytes"
+        )
+    return np.frombuffer(buffer, dtype, size // dtype.itemsize, item.start)
 
 
 def _numbers(
@@ -223,13 +267,7 @@ def _numbers(
     """View packed numbers, or a run of unpacked ones; return them and where they end."""
     dtype = np.dtype(code)
     if item.kind == LEN:
-        size = item.stop - item.start
-        if size % dtype.itemsize:
-            raise FormatError(
-                f"{where}: byte {item.start}: {size} bytes of numbers of {dtype.itemsize} bytes"
-            )
-        count = size // dtype.itemsize
-        return np.frombuffer(buffer, dtype, count, item.start), item.stop
+        return _packed(buffer, item, dtype, where), item.stop
     if item.kind != (I32 if code == "<f4" else I64):
         raise FormatError(f"{where}: byte {item.begin}: numbers of wire type {item.kind}")
     tag = buffer[item.begin]

@@ -40,10 +40,7 @@ def read(path: Path) -> dict[str, Array]:
 
     """
     with opened(path, EXPECTED) as file:
-        try:
-            variables = _variables(file, path)
-        except TypeError as error:  # h5py's, for an HDF5 type that NumPy has not.
-            raise FormatError(f"{path}: damaged or not {EXPECTED} ({error}).") from error
+        variables = _variables(file, path)
     if not variables:
         raise FormatError(f"{path}: holds no variable, expected {EXPECTED}.")
     return variables

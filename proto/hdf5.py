@@ -47,6 +47,8 @@ def floats(parent: h5py.Group, name: str) -> NDArray[Any]:
     """Read a dataset of float32 or float64, little-endian and C-ordered."""
     dataset = child(parent, name, h5py.Dataset)
     where = f"{parent.file.filename}: {dataset.name}"
+    if dataset.shape is None:
+        raise FormatError(f"{where}: holds no values, expected float32.")
     if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (4, 8):
         raise FormatError(f"{where}: numbers of type {dataset.dtype}, expected float32.")
     if dataset.external or dataset.is_virtual:

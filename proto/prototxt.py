@@ -45,7 +45,10 @@ def format_net(net: Net) -> str:
 
     Equal networks give equal text, whatever the protobuf version.
     """
-    lines = [*format_message(NetParameter(name=net.name))]
+    header = NetParameter(name=net.name)
+    if net.stages:
+        header.state.stage.extend(net.stages)
+    lines = [*format_message(header)]
     for layer in net.layers:
         lines += ["layer {", *format_message(layer.params, 1), "}"]
     return "\n".join(lines) + "\n"

@@ -56,13 +56,15 @@ class Net:
 
     ``unknown`` lists the fields of the file that are not in ``caffe.proto``; they were
     not read. A reader called with ``strict`` raises instead. ``has_graph`` is false for
-    a weights file that stores no connections (Caffe's HDF5 snapshot).
+    a weights file that stores no connections (Caffe's HDF5 snapshot). ``stages`` are those
+    that the file itself sets (``state {}``); its phase and level never count in Caffe.
     """
 
     name: str
     layers: tuple[Layer, ...]
     unknown: tuple[str, ...] = ()
     has_graph: bool = True
+    stages: tuple[str, ...] = ()
 
 
 def shaped(data: NDArray[Any], shape: tuple[int, ...], place: str) -> Blob:

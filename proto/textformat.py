@@ -25,7 +25,7 @@ _TOKEN = re.compile(
     |(?P<number>-?\s*(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?)(?![\w.]))
     |(?P<name>-?\s*[A-Za-z_][\w.]*)
     |(?P<mark>[{}<>\[\]:,;])""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
 _ESCAPE = re.compile(rb"\\(?:([abfnrtv\\'\"?])|([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2}))")
 _SIMPLE = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
@@ -76,14 +76,10 @@ class _Reader:
             return True
         return False
 
-    def where(self, at: int) -> tuple[int, int]:
-        line = self.text.count("\n", 0, at) + 1
-        return line, at - self.text.rfind("\n", 0, at)
-
     def error(self, expected: str, token: Token | None = None) -> FormatError:
         token = token or self.token
-        line, column = self.where(token.at)
-        found = "the end of the text" if token.kind == "end" else repr(token.text)
+        line, column = _where(self.text, token.at)
+        found = "the end of the text" if token.kind == "end" else repr(token.text[:80])
         return FormatError(f"{self.place}:{line}:{column}: found {found}, expected {expected}")
 
 
@@ -106,13 +102,17 @@ def parse(text: str, message: Any, place: str) -> Parsed:
     return Parsed(tuple(reader.unknown), reader.lines)
 
 
+def _where(text: str, at: int) -> tuple[int, int]:
+    """Return the line and column of a place in the text, from 1."""
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+
+
 def _tokens(text: str, place: str) -> Iterator[Token]:
     at = 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            line = text.count("\n", 0, at) + 1
-            column = at - text.rfind("\n", 0, at)
+            line, column = _where(text, at)
             raise FormatError(
                 f"{place}:{line}:{column}: found {text[at : at + 12]!r}, "
                 "expected a field name, a value or one of {} <> [] : , ;"
@@ -140,20 +140,21 @@ def _message(reader: _Reader, message: Any, closing: str | None, depth: int) -> 
             raise reader.error(expected, name)
         known = descriptor.fields_by_name.get(name.text)
         if known is None:
-            line, column = reader.where(name.at)
+            line, column = _where(reader.text, name.at)
             reader.unknown.append(
                 f"{reader.place}:{line}:{column}: {descriptor.name} has no field {name.text!r}"
             )
             _skip(reader, depth)
         else:
-            if not _is_repeated(known):
+            if not is_repeated(known):
                 if name.text in seen:
                     raise reader.error(f"{name.text!r} only once in {descriptor.name}", name)
                 seen.add(name.text)
-            if depth == 0:
-                line, _ = reader.where(name.at)
-                reader.lines.setdefault(name.text, []).append(line)
             _field(reader, message, known, depth)
+            if depth == 0 and is_repeated(known):  # A list brings several at once.
+                lines = reader.lines.setdefault(name.text, [])
+                new = len(getattr(message, name.text)) - len(lines)
+                lines += [_where(reader.text, name.at)[0]] * new
         if not reader.take(","):
             reader.take(";")
 
@@ -163,7 +164,7 @@ def _field(reader: _Reader, message: Any, known: Any, depth: int) -> None:
     is_message = known.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
     if not colon and not is_message:
         raise reader.error("':'")
-    if not (_is_repeated(known) and reader.take("[")):
+    if not (is_repeated(known) and reader.take("[")):
         _value(reader, message, known, depth)
         return
     if reader.take("]"):
@@ -177,7 +178,7 @@ def _field(reader: _Reader, message: Any, known: Any, depth: int) -> None:
 
 
 def _value(reader: _Reader, message: Any, known: Any, depth: int) -> None:
-    repeated = _is_repeated(known)
+    repeated = is_repeated(known)
     if known.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
         opening = reader.step()
         if opening.kind != "mark" or opening.text not in _CLOSING:
@@ -236,7 +237,7 @@ def _integer(text: str) -> int | None:
         return sign * int(digits, 16)
     if re.fullmatch(r"0[0-7]*", digits):
         return sign * int(digits, 8)
-    return sign * int(digits) if digits.isdecimal() and digits[0] != "0" else None
+    return sign * int(digits) if re.fullmatch(r"[1-9]\d{,63}", digits) else None  # int has a limit.
 
 
 def _float(text: str, kind: str) -> float | None:
@@ -304,7 +305,7 @@ def _skip_value(reader: _Reader, depth: int) -> None:
         raise reader.error("a value", token)
 
 
-def _is_repeated(known: Any) -> bool:
+def is_repeated(known: Any) -> bool:
     """Tell lists from single fields on every protobuf from 3.20 to 7."""
     try:
         return bool(known.is_repeated)
@@ -319,7 +320,7 @@ def format_message(message: Any, indent: int = 0) -> Iterator[str]:
     """
     pad = "  " * indent
     for known, value in message.ListFields():
-        for item in value if _is_repeated(known) else [value]:
+        for item in value if is_repeated(known) else [value]:
             if known.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
                 yield f"{pad}{known.name} {{"
                 yield from format_message(item, indent + 1)

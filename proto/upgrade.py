@@ -96,16 +96,16 @@ def net(
     place: str,
 ) -> Net:
     """Upgrade a whole message, blobs included."""
-    field = "layer" if message.layer else "layers"
     raws = []
-    items: Sequence[LayerParameter | V1LayerParameter] = message.layer or message.layers
-    for index, item in enumerate(items):
-        line = lines[field][index] if field in lines else None
-        held = item.blobs
-        if isinstance(item, V1LayerParameter) and _is_v0(item):
-            held = item.layer.blobs
-        blobs = tuple(_blob(blob, f"{place}: layer {index + 1}") for blob in held)
-        raws.append(Raw(item, blobs, line))
+    for field in ("layer", "layers"):
+        items: Sequence[LayerParameter | V1LayerParameter] = getattr(message, field)
+        for index, item in enumerate(items):
+            line = lines[field][index] if field in lines else None
+            held = item.blobs
+            if isinstance(item, V1LayerParameter) and _is_v0(item):
+                held = item.layer.blobs
+            blobs = tuple(_blob(blob, f"{place}: layer {index + 1}") for blob in held)
+            raws.append(Raw(item, blobs, line))
     return assemble(message, raws, unknown, place)
 
 
@@ -113,6 +113,8 @@ def assemble(
     header: NetParameter, raws: Sequence[Raw], unknown: tuple[str, ...], place: str
 ) -> Net:
     """Make a `Net` of a header without layers and the layers of any age."""
+    if len({type(raw.message) for raw in raws}) > 1:
+        raise FormatError(f"{place}: both `layer` and `layers`, expected one of them.")
     layers = _inputs(header, place)
     pads: dict[str, V0LayerParameter] = {}
     for raw in raws:
@@ -120,14 +122,14 @@ def assemble(
         if isinstance(item, V1LayerParameter):
             if _is_v0(item) and item.layer.type == "padding":
                 # V0 padded in a layer of its own; today the next layer does it.
+                layers.append(_padding(item, pads, raw.line, place))
                 pads[item.top[0]] = item.layer
-                layers.append(_padding(item, raw.line))
                 continue
             item = _from_v1(item, pads, place)
         layers.append(_layer(item, raw))
     removed = {layer.tops[0]: layer.bottoms[0] for layer in layers if layer.type == "padding"}
     kept = [_rewired(layer, removed) for layer in layers if layer.type != "padding"]
-    return Net(header.name, tuple(kept), unknown)
+    return Net(header.name, tuple(kept), unknown, stages=tuple(header.state.stage))
 
 
 def _inputs(header: NetParameter, place: str) -> list[Layer]:
@@ -284,7 +286,14 @@ def _pad(layer: LayerParameter, pad: int, place: str) -> None:
         )
 
 
-def _padding(item: V1LayerParameter, line: int | None) -> Layer:
+def _padding(
+    item: V1LayerParameter, pads: Mapping[str, V0LayerParameter], line: int | None, place: str
+) -> Layer:
+    if (len(item.bottom), len(item.top)) != (1, 1) or item.bottom[0] in pads:
+        raise FormatError(
+            f"{place}: layer {item.layer.name!r}: a padding layer of {list(item.bottom)} to "
+            f"{list(item.top)}, expected one blob each, not padded yet."
+        )
     params = LayerParameter(name=item.layer.name, type="padding")
     return Layer(params.name, "padding", tuple(item.bottom), tuple(item.top), params, (), line)
 

@@ -47,7 +47,7 @@ def load_caffe(
         Weights, binary or HDF5; a layer that the file lacks keeps its filler's values, as
         in Caffe, and is in ``notes``. None fills all.
     phase, stages, level
-        What the include and exclude rules are held against.
+        What the include and exclude rules are held against; stages are names, or one name.
     shapes
         Shapes of inputs, in place of what the file states.
     seed
@@ -98,7 +98,8 @@ def build(
     names = Phase.keys()
     if phase not in names:
         raise UsageError(f"phase {phase!r}: expected one of {', '.join(names)}.")
-    wiring = wired(select(net, phase, tuple(stages), level), place)
+    stages = (stages,) if isinstance(stages, str) else tuple(stages)
+    wiring = wired(select(net, phase, stages, level), place)
     inputs = {**wiring.inputs, **{name: tuple(shape) for name, shape in (shapes or {}).items()}}
     if len(inputs) > len(wiring.inputs):
         raise UsageError(f"shapes of {list(shapes or {})}: the inputs are {list(wiring.inputs)}.")

@@ -129,7 +129,11 @@ def exp(layer: Layer) -> Operation:
     """Raise a base to ``shift + scale * x``; base -1 is e."""
     settings = layer.params.exp_param
     rate = _logarithm(layer, settings.base)
-    inner, outer = rate * settings.scale, math.exp(rate * settings.shift)
+    inner, shift = rate * settings.scale, rate * settings.shift
+    try:
+        outer = math.exp(shift)
+    except OverflowError:
+        raise wrong(layer, f"shift {settings.shift}, whose power is beyond every number") from None
     return pointwise(lambda x: torch.exp(inner * x) * outer)
 
 
@@ -155,7 +159,7 @@ def dropout(layer: Layer) -> Operation:
     """Nothing in the TEST phase; in TRAIN, drop a share and scale up the rest."""
     settings = layer.params.dropout_param
     ratio = settings.dropout_ratio
-    if not 0 < ratio < 1:
+    if not 0 <= ratio < 1:  # 0 is legal to Caffe but for its debug build, and switches it off.
         raise wrong(layer, f"dropout_ratio {ratio}, expected between 0 and 1")
     if settings.sample_weights_test:
         raise wrong(layer, "sample_weights_test drops at random in the TEST phase, expected false")

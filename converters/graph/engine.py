@@ -1,5 +1,6 @@
 """A Caffe net as a module: a dict of input blobs enters, a dict of blobs leaves."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -30,17 +31,17 @@ class Graph(nn.Module):
         self.inputs = dict(inputs)
         self.outputs = tuple(outputs)
         self.notes = tuple(notes)
-        for step in steps:
-            self.add_module(self._free_name(step.layer.name), step)
         self.steps = tuple(steps)
         self.blobs = tuple(dict.fromkeys([*inputs, *(t for s in steps for t in s.layer.tops)]))
         self._plan = planned(steps)
         self._schedules: dict[tuple[str, ...], Schedule] = {}
         self._seen: dict[str, Shape] | None = None
+        for step in steps:  # Last, so that no layer takes the name of what is above.
+            self.add_module(self._free_name(step.layer.name), step)
 
     def _free_name(self, layer: str) -> str:
-        """Return a name for a layer's weights: its own, without dots."""
-        name = base = layer.replace(".", "_") or "layer"
+        """Return a name for a layer's weights: its own, without dots and what torch parses."""
+        name = base = re.sub(r"[^\w /:+-]", "_", layer) or "layer"
         count = 1
         while name in self._modules or hasattr(self, name):
             count += 1

@@ -7,7 +7,6 @@ of a DeepLab-ResNet-101 the scores stay within 1e-5 relative L2 (1e-6 is usual).
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from ...proto.caffe_pb2 import LayerParameter
@@ -86,6 +85,7 @@ def _folded(step: Step, chain: list[Step]) -> Step:
 
 
 def _with_weights(step: Step, tops: tuple[str, ...], weight: Tensor, bias: Tensor) -> Step:
+    dtype = step.weights()["weight"].dtype
     params = LayerParameter()
     params.CopyFrom(step.layer.params)
     params.convolution_param.bias_term = True
@@ -94,5 +94,5 @@ def _with_weights(step: Step, tops: tuple[str, ...], weight: Tensor, bias: Tenso
     made = Step(layer, LAYERS[layer.type].build(layer))
     made.blob_shapes = (tuple(weight.shape), tuple(bias.shape))
     for role, value in (("weight", weight), ("bias", bias)):
-        made.register_parameter(role, nn.Parameter(value.to(torch.float32)))
+        made.register_parameter(role, nn.Parameter(value.to(dtype)))
     return made

@@ -1,5 +1,6 @@
 """Pooling by Caffe's rules, and SegNet's Upsample, which undoes it by the masks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -10,10 +11,9 @@ from torch.nn import functional
 
 from ...proto.caffe_pb2 import PoolingParameter
 from ...proto.records import Layer
-from ..caffe_sizes import divided
 from .registry import Operation, Shape, Weights, layer, misfit, wrong
 
-LOWEST = torch.finfo(torch.float32).min  # What Caffe begins a maximum with.
+LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Window:
         """
         kernel, stride, pad = self.kernel[axis], self.stride[axis], self.pad[axis]
         room = size + 2 * pad - kernel
-        count = (-(-room // stride) if self.ceil else divided(room, stride)) + 1
+        count = (-(-room // stride) if self.ceil else room // stride) + 1
         if any(self.pad):
             clipped = -(-(size + pad) // stride)
             return cast(int, torch.sym_min(count, clipped))  # type: ignore[no-untyped-call]
@@ -41,11 +41,9 @@ class Window:
 
     @property
     def plain(self) -> bool:
-        """Whether torch's pooling has the same sizes: half padding, no empty windows."""
-        pairs = list(zip(self.kernel, self.stride, self.pad, strict=True))
-        return all(2 * p <= k for k, _, p in pairs) and (
-            any(self.pad) or all(k >= s for k, s, _ in pairs)
-        )
+        """Whether every engine's pooling has the same sizes: half padding, no window dropped."""
+        axes = zip(self.kernel, self.stride, self.pad, strict=True)
+        return all(2 * p <= k and s + p <= k for k, s, p in axes)
 
 
 def _pair(layer: Layer, name: str, pair: str, *, required: bool = False) -> tuple[int, int]:
@@ -137,12 +135,17 @@ def _maximum(x: Tensor, window: Window) -> Tensor:
         return functional.max_pool2d(
             x, window.kernel, window.stride, window.pad, ceil_mode=window.ceil
         )
-    return functional.max_pool2d(_padded(x, window, LOWEST), window.kernel, window.stride)
+    return functional.max_pool2d(_padded(x, window, _lowest(x)), window.kernel, window.stride)
+
+
+def _lowest(x: Tensor) -> float:
+    """Return what Caffe begins a maximum with, or the lowest that a narrower type has."""
+    return max(LOWEST, torch.finfo(x.dtype).min)
 
 
 def _maximum_and_mask(x: Tensor, window: Window) -> Sequence[Tensor]:
     """Return the maxima and where they are: row * width + column, of equals the first."""
-    wide = _padded(x, window, LOWEST)
+    wide = _padded(x, window, _lowest(x))
     top, index = functional.max_pool2d(wide, window.kernel, window.stride, return_indices=True)
     row = index // wide.shape[3] - window.pad[0]
     column = index % wide.shape[3] - window.pad[1]
@@ -158,11 +161,10 @@ def _average(x: Tensor, window: Window) -> Tensor:
         return functional.avg_pool2d(
             x, window.kernel, window.stride, window.pad, ceil_mode=window.ceil
         )
-    total = functional.avg_pool2d(
-        _padded(x, window, 0), window.kernel, window.stride, divisor_override=1
-    )
+    # Not by a divisor of torch's: its ONNX exporter drops that without a word.
+    means = functional.avg_pool2d(_padded(x, window, 0), window.kernel, window.stride)
     high, wide = (_counts(x, window, axis) for axis in (0, 1))
-    return total / (high[:, None] * wide)
+    return means * (math.prod(window.kernel) / (high[:, None] * wide))
 
 
 def _counts(x: Tensor, window: Window, axis: int) -> Tensor:

@@ -178,3 +178,48 @@ def test_batch_norm_with_other_than_three_blobs_is_refused() -> None:
 def test_a_layer_type_has_one_converter() -> None:
     with pytest.raises(ValueError, match="two converters for Scale"):
         caffe.converts("Scale")(caffe.scale)
+
+
+@pytest.mark.parametrize(
+    ("layer", "blobs", "unused"),
+    [
+        (
+            "Convolution' convolution_param { bias_term: false } name: 'l",
+            [np.ones((1, 1)), f(1)],
+            1,
+        ),
+        ("Scale", [f(1), f(2), f(3)], 2),
+        ("BN", [f(1), f(2), f(3), f(4)], 2),
+    ],
+)
+def test_a_blob_that_its_layer_does_not_use_is_not_dropped_in_silence(
+    layer: str, blobs: list[object], unused: int
+) -> None:
+    name = "" if "name:" in layer else "name: 'l' "
+    text = f"layer {{ {name}bottom: 'data' top: 'y' type: '{layer}' }}"
+    with pytest.raises(MismatchError, match=f"'l'.*has no place for its blob {unused}"):
+        caffe.tensors(net(text, l=blobs))
+
+
+def test_two_layers_of_one_name_are_refused() -> None:
+    text = "layer { name: 'p' type: 'PReLU' bottom: 'data' top: 'y' }\n"
+    with pytest.raises(MismatchError, match=r"'p' .line 3.: a second layer that gives p/weight"):
+        caffe.tensors(net(text + text.replace("'y'", "'z'"), p=[f(1)]))
+
+
+def test_matrices_and_batch_norms_of_odd_shapes_are_taken_as_they_are() -> None:
+    text = """layer { name: 'fc' type: 'InnerProduct' bottom: 'data' top: 'y' }
+    layer { name: 'bn' type: 'BN' bottom: 'y' top: 'z' }"""
+    found = by_name(caffe.tensors(net(text, fc=[np.ones((2, 1, 3), np.float32)], bn=[f(1)]))[0])
+    assert found["fc/weight"].data.shape == (2, 1, 3)
+    assert list(found) == ["fc/weight", "bn/gamma"]
+
+
+def test_numbers_beyond_single_precision_are_noted_and_no_warning() -> None:
+    text = BN + "layer { name: 'p' type: 'PReLU' bottom: 'x' top: 'y' }"
+    _, notes = caffe.tensors(net(text, bn=[f(1), f(1), f(1e-42)], p=[np.array([1e300, 1.0])]))
+    assert notes == (
+        "bn/mean: 1 of 1 values are NaN or infinite",
+        "bn/variance: 1 of 1 values are NaN or infinite",
+        "p/weight: 1 of 2 values are NaN or infinite",
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deeplab_zoo.proto import caffemodel, snapshot, wire
-from deeplab_zoo.proto.caffe_pb2 import LayerParameter, NetParameter
+from deeplab_zoo.proto.caffe_pb2 import BlobProto, LayerParameter, NetParameter
 from deeplab_zoo.proto.errors import FormatError, ZooError
 from deeplab_zoo.proto.records import Blob, Layer, Net
 
@@ -164,6 +164,46 @@ def test_blobs_of_any_shape_round_trip_to_the_bit(dtype: str) -> None:
     for one, other in zip(blobs, found, strict=True):
         assert one.shape == other.shape
         assert one.data.tobytes() == other.data.tobytes()
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(0, "<f8"), (1, "<f4"), (2, "<f2")])
+def test_numbers_kept_as_bytes_of_a_type_are_read(kind: int, dtype: str) -> None:
+    values = np.array([[1.5, -2], [65504, 2**-24]], dtype)
+    held = bytes(
+        wire.tag(10, wire.VARINT) + wire.encode_varint(kind)
+        + wire.tag(12, wire.LEN) + wire.encode_varint(values.nbytes) + values.tobytes()
+        + BlobProto(shape={"dim": [2, 2]}).SerializeToString()
+    )  # fmt: skip
+    (found,) = parse(of_one_layer(7, held)).layers[0].blobs
+    assert found.data.dtype == ("<f8" if kind == 0 else "<f4")
+    assert np.array_equal(found.data, values)
+    with pytest.raises(FormatError, match=r"raw data of type 3, expected \[0, 1, 2\]"):
+        parse(of_one_layer(7, held.replace(b"P%c" % kind, b"P\x03")))
+
+
+@pytest.mark.parametrize(
+    ("field", "complaint"),
+    [
+        (wire.tag(1, wire.VARINT) + b"\x09", "pooling_param: pool has no value 9"),
+        (wire.tag(2, wire.I32) + b"1234", "kernel_size has wire type 5, expected 0"),
+    ],
+)
+def test_a_value_that_protobuf_would_take_for_none_is_unknown(field: bytes, complaint: str) -> None:
+    (unknown,) = parse(of_one_layer(121, field)).unknown
+    assert unknown.endswith(complaint)
+
+
+def of_one_layer(number: int, payload: bytes) -> bytes:
+    """A caffemodel of one layer with a field of bytes."""
+    inside = LayerParameter(name="l", type="Pooling").SerializeToString()
+    inside += wire.tag(number, wire.LEN) + wire.encode_varint(len(payload)) + payload
+    return wire.tag(100, wire.LEN) + wire.encode_varint(len(inside)) + inside
+
+
+def test_layers_of_two_ages_in_one_file_are_refused() -> None:
+    both = NetParameter(layer=[{"name": "a"}], layers=[{"name": "b"}])
+    with pytest.raises(FormatError, match="both `layer` and `layers`"):
+        parse(both.SerializeToString())
 
 
 def test_a_blob_without_any_shape_is_a_scalar_as_in_caffe() -> None:

@@ -96,6 +96,16 @@ def test_a_message_given_twice_is_refused_as_caffe_does(golden: Path) -> None:
         (b"name: '\xff'", "byte 7 is not UTF-8"),
         (b"input: 'a' input_dim: 1 layer { name: 'x' type: 'ReLU' }", "1 input_dim for 1 inputs"),
         (b"layers { layer { name: 'x' type: 'warp' } }", "type 'warp', expected one of the V0"),
+        (b"layers { name: 'a' } layer { name: 'b' }", "both `layer` and `layers`"),
+        (
+            b"layers { layer { name: 'p' type: 'padding' } top: 'x' }",
+            r"'p': a padding layer of \[\]",
+        ),
+        (
+            b"layers { layer { name: 'p' type: 'padding' } bottom: 'a' top: 'b' }"
+            b"layers { layer { name: 'q' type: 'padding' } bottom: 'b' top: 'c' }",
+            r"'q': a padding layer of \['b'\] to \['c'\], expected .* not padded yet",
+        ),
     ],
 )
 def test_what_is_no_network_is_refused_with_a_reason(
@@ -105,3 +115,9 @@ def test_what_is_no_network_is_refused_with_a_reason(
     path.write_bytes(content)
     with pytest.raises(ZooError, match=complaint):
         prototxt.read(path)
+
+
+def test_layers_may_come_as_a_list() -> None:
+    text = "layer { name: 'a' }\nlayer: [{ name: 'b' }, { name: 'c' }]\nlayer { name: 'd' }"
+    layers = prototxt.parse_net(text, "net").layers
+    assert [(one.name, one.line) for one in layers] == [("a", 1), ("b", 2), ("c", 2), ("d", 3)]

@@ -62,3 +62,10 @@ def test_a_damaged_file_is_refused(golden: Path, path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(FormatError, match="damaged or not Caffe's HDF5 weights"):
         snapshot.read(path)
+
+
+def test_a_dataset_of_nothing_is_no_weight(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group("data/l")["0"] = h5py.Empty("<f4")
+    with pytest.raises(FormatError, match="/data/l/0: holds no values, expected float32"):
+        snapshot.read(path)

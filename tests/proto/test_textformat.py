@@ -94,6 +94,8 @@ def test_strings_know_escapes_and_join() -> None:
         ("input_dim: 1.5", "net:1:12: found '1.5', expected a whole number from -2147483648"),
         ("input_dim: 2147483648", "expected a whole number from -2147483648 to 2147483647"),
         ("input_dim: 09", "net:1:12: found '09', expected a whole number"),
+        ("input_dim: " + "9" * 5000, "net:1:12: found '9+', expected a whole number"),
+        ("input_dim: \u0663", "net:1:12: found '\u0663', expected a field name"),
         ("name: 'a'\nname: 'b'", "net:2:1: found 'name', expected 'name' only once"),
         (
             "layer { pooling_param { pool: MEAN } }",

@@ -177,11 +177,21 @@ def test_a_graph_is_not_taken_for_a_native_model(files: tuple[Path, Path], tmp_p
         load(out, numerics="caffe-v2")
 
 
+def test_a_graph_of_an_old_file_equals_that_of_a_new_one(golden: Path, tmp_path: Path) -> None:
+    folder = golden / "caffe"
+    old, new = tmp_path / "old.safetensors", folder / "fmt_new.caffemodel"
+    convert_graph(folder / "fmt_v1.prototxt", folder / "fmt_v0.caffemodel", old)
+    assert compare(old, new).equal
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
         (b'\\"family\\": \\"graph\\"', b'\\"family\\": \\"grape\\"', "family 'grape'"),
         (b'\\"version\\": 1', b'\\"version\\": 7', "version 7 of a graph file, expected 1"),
+        (b'\\"version\\": 1', b'\\"version\\": x', "description is damaged .JSONDecodeError"),
+        (b'\\"framework\\"', b'\\"fraamwork\\"', "description is damaged .TypeError.*fraamwork"),
+        (b'\\"prototxt\\"', b'\\"protoxxt\\"', "description is damaged .KeyError.'prototxt'"),
         (b'"a[0]"', b'"a[x]"', r"a\[x\] .*expected float32 as layer\[index\]"),
         (b'"a[0]"', b'"z[0]"', r"blobs of \['z'\], which its prototxt does not have"),
     ],

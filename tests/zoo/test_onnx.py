@@ -189,6 +189,36 @@ def two_inputs(folder: Path, crop: str = "") -> Graph:
     return load_caffe(text)
 
 
+def test_pooling_by_caffes_rules_is_stated(tmp_path: Path) -> None:
+    kinds = (
+        "pool: AVE kernel_size: 3 stride: 2 pad: 2",  # Needs a divisor of its own.
+        "pool: AVE kernel_size: 2 stride: 3 pad: 1",  # Caffe drops the last window.
+        "pool: MAX kernel_size: 2 stride: 2 pad: 1",
+    )
+    text = tmp_path / "pool.prototxt"
+    text.write_text(
+        "input: 'data' input_shape { dim: 1 dim: 2 dim: 7 dim: 8 }"
+        + "".join(
+            f"layer {{ name: '{n}' type: 'Pooling' bottom: 'data' top: 'p{n}' pooling_param {{ {kind} }} }}"
+            for n, kind in enumerate(kinds)
+        )
+    )
+    graph, image = load_caffe(text), {"data": torch.randn(1, 2, 7, 8)}
+    found = run(export_onnx(graph, tmp_path / "a.onnx"), image)
+    for blob, expected in graph(image).items():
+        check(found[blob], expected)
+
+
+def test_an_output_needs_another_name_than_the_inputs(tmp_path: Path) -> None:
+    end = "layer { name: 'r' type: 'ReLU' bottom: 'a' top: 'a' }"
+    source = "input: 'a' input_shape { dim: 1 dim: 2 dim: 3 dim: 4 }"
+    for layers in (end, end.replace("ReLU", "Silence").replace(" top: 'a'", "")):
+        text = tmp_path / "net.prototxt"
+        text.write_text(source + layers)
+        with pytest.raises(MismatchError, match="other names than the inputs .'a'."):
+            export_onnx(load_caffe(text), tmp_path / "a.onnx")
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_several_inputs_keep_their_names_and_order(tmp_path: Path, dynamic: bool) -> None:
     graph = two_inputs(tmp_path)

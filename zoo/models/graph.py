@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...converters import families, graph_file, weights
 from ...converters.archive import Origin
 from ...converters.convert import read_caffe
-from ...converters.files import replacing
+from ...converters.files import check_apart, replacing
 from ...converters.graph.build import of_file
 from ...converters.graph.weights import FILLED
 from ...converters.native import recognised, to_native
@@ -68,6 +68,7 @@ def convert_graph(
             f"{out}: suffix {out.suffix!r}, expected one of {', '.join(SUFFIXES)} for a graph."
         )
     text = Path(prototxt) if prototxt else None
+    check_apart([path for path in (text, Path(caffemodel)) if path], [out])
     found, notes = _native(text, Path(caffemodel), strict=strict)
     if found is not None:
         return _write_native(found, out, size, notes)
@@ -138,7 +139,7 @@ def _write_program(
         try:
             with torch.no_grad():
                 program = torch.export.export(module.eval(), (example,))
-        except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+        except (RuntimeError, SyntaxError, torch._dynamo.exc.TorchDynamoException) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ZooError(f"{out}: the net cannot be exported by torch ({reason}).") from error
         torch.export.save(program, file, extra_files={"origin.json": said})

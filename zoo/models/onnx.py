@@ -119,7 +119,12 @@ def export_onnx(
         if proto.ByteSize() > LARGEST:
             raise ZooError(f"{out}: would be larger than 2 GB, which one ONNX file cannot be.")
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
-        onnx.checker.check_model(str(temporary), full_check=True)  # Infers the shapes too.
+        try:
+            onnx.checker.check_model(str(temporary), full_check=True)  # Infers the shapes too.
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ZooError(
+                f"{out}: torch's exporter made no sound model of it ({error})."
+            ) from error
     return out
 
 
@@ -171,8 +176,14 @@ def _of_graph(
     graph.sizes({name: tuple(value.shape) for name, value in inputs.items()})
     if dynamic:
         _check_open(graph, inputs)
+    written = {top for step in graph.steps for top in step.layer.tops}
     # A data layer's top that no layer reads is an output to Caffe, but the input itself.
-    outputs = [blob for blob in graph.outputs if blob not in graph.inputs]
+    outputs = [blob for blob in graph.outputs if blob in written]
+    if not outputs or not graph.inputs.keys().isdisjoint(outputs):
+        raise MismatchError(
+            f"outputs {outputs}: expected some, with other names than the inputs {list(inputs)}. "
+            "Give the last layer a top of its own."
+        )
     module = Positional(graph, outputs)
     return Request(module.eval(), inputs, symbolic, outputs, {"family": "graph"} | _said(origin))
 

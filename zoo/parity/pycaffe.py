@@ -14,6 +14,8 @@ def module() -> ModuleType:
     """Import pycaffe; raise `MissingDependencyError` where it does not work."""
     try:
         import caffe  # type: ignore[import-not-found]
+
+        caffe.set_mode_cpu()  # Any folder of this name can be imported, but has not that.
     except (ImportError, OSError, AttributeError) as error:
         raise MissingDependencyError(
             f"pycaffe does not work here ({error}). Build Caffe (the DeepLab fork has Interp) "
@@ -42,7 +44,6 @@ def engine(original: Original) -> Engine:
             f"{data[0].place}: {data[0].type}: pycaffe would read its own data, expected Input."
         )
     text, binary = map(str, original.files)
-    caffe.set_mode_cpu()
     net = caffe.Net(text, binary, caffe.TEST)
 
     def run(inputs: Arrays) -> Arrays:

@@ -89,9 +89,11 @@ def test_an_init_file_with_another_head_or_none_loads_with_a_reset_head(
         ({"num_classes": 21}, "the file has 5 classes, asked for 21.*--reset-head"),
         ({"num_classes": 1}, "--num-classes 1, expected 2 to 255"),
         ({"num_classes": 256, "reset_head": True}, "--num-classes 256, expected 2 to 255"),
+        ({"seed": 3}, "--seed 3, expected 0 or more, and with --reset-head"),
+        ({"seed": -3, "reset_head": True}, "--seed -3, expected 0 or more"),
     ],
 )
-def test_class_counts_that_cannot_be_are_refused(
+def test_heads_that_cannot_be_are_refused(
     files: tuple[Path, Path], tmp_path: Path, options: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ZooError, match=complaint):

@@ -1,5 +1,6 @@
 """Files that do not fit each other, are damaged, or are something else."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,24 @@ def test_a_net_that_computes_something_else_is_not_converted(
     assert "layer 'res5a_branch2b' (line" in str(caught.value)
     assert "dilation 2, expected 4; pad 2, expected 4" in str(caught.value)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("use_global_stats: true", "use_global_stats: false", "statistics of the batch"),
+        ("use_global_stats: true\n  }", "}\n  phase: TRAIN", "statistics of the batch"),
+        ("bias_term: true\n", "bias_term: true axis: 2\n", "affine backbone.bn1: not in the file"),
+    ],
+)
+def test_a_norm_that_normalises_otherwise_is_not_converted(
+    files: tuple[Path, Path], tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
+    text = files[0].read_text()
+    assert old in text
+    files[0].write_text(text.replace(old, new, 1))
+    with pytest.raises(MismatchError, match=complaint):
+        deeplab_zoo.convert_caffe(*files, tmp_path / "x.safetensors")
 
 
 def test_another_network_is_told_what_it_is_not(golden: Path, tmp_path: Path) -> None:
@@ -149,3 +168,13 @@ def test_a_caffemodel_cut_at_twenty_places_is_never_converted(
         with pytest.raises(ZooError, match="cut short|no weights for it"):
             deeplab_zoo.convert_caffe(*files, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_a_pipe_as_input_is_refused_and_not_waited_for(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for given in ((tmp_path / "pipe", files[1]), (files[0], tmp_path / "pipe")):
+        with pytest.raises(ZooError, match="is a device or a pipe, expected a file. Save it"):
+            deeplab_zoo.convert_caffe(*given, tmp_path / "x.safetensors")

@@ -13,7 +13,9 @@ import pytest
 
 import deeplab_zoo
 from deeplab_zoo import ZooError
+from deeplab_zoo.cli.main import main
 from deeplab_zoo.converters.deeplab_v2 import DeepLabV2Config, parameters
+from deeplab_zoo.converters.files import replacing
 from deeplab_zoo.converters.weights import read as read_weights
 from deeplab_zoo.proto.errors import StorageError, UsageError
 
@@ -45,6 +47,43 @@ def test_a_pipe_or_a_device_as_output_is_refused_and_left(
     with pytest.raises(ZooError, match="is a device or a pipe, expected the name of a file"):
         deeplab_zoo.convert_caffe(*files, tmp_path / "x.pth")
     assert (tmp_path / "x.pth").is_fifo()
+
+
+def test_what_is_read_is_not_written_over(files: tuple[Path, Path], tmp_path: Path) -> None:
+    text, binary = files
+    held = binary.read_bytes()
+    source, out = binary.rename(tmp_path / "x.h5"), tmp_path / "y.safetensors"
+    (tmp_path / "link").symlink_to(tmp_path)
+    for result, kept in ((source, None), (tmp_path / "link" / "x.h5", None), (out, source)):
+        with pytest.raises(UsageError, match="x.h5: is read or written already"):
+            deeplab_zoo.convert_caffe(text, source, result, keep_hdf5=kept)
+    with pytest.raises(UsageError, match="y.safetensors: is read or written already"):
+        deeplab_zoo.convert_caffe(text, source, out, keep_hdf5=out)
+    assert source.read_bytes() == held
+    assert not out.exists()
+
+
+def test_a_name_that_no_disk_takes_is_told(files: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be written: File name too long"):
+        deeplab_zoo.convert_caffe(*files, tmp_path / f"{'x' * 300}.pth")
+    with pytest.raises(StorageError, match=r"net.prototxt is a file, expected a folder"):
+        deeplab_zoo.convert_caffe(*files, files[0] / "x.pth")
+
+
+def test_a_program_that_is_told_to_end_removes_what_it_had_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["deeplab-zoo", "--version"])
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        with pytest.raises(SystemExit) as stopped, replacing(tmp_path / "x"):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -81,3 +81,19 @@ def test_a_missing_folder_is_named(store: Store, tmp_path: Path, to: str) -> Non
     out = tmp_path / "none" / f"y{TARGETS[to].suffix}"
     with pytest.raises(deeplab_zoo.ZooError, match="the folder .*none does not exist"):
         deeplab_zoo.export(store(), out, to=to, mixed_numerics=True)
+
+
+def test_a_caffemodel_comes_with_its_prototxt_or_not_at_all(store: Store, tmp_path: Path) -> None:
+    source = store(numerics=CAFFE_V2)
+    (tmp_path / "y.prototxt").mkdir()
+    with pytest.raises(deeplab_zoo.ZooError, match="y.prototxt: is a folder"):
+        deeplab_zoo.export(source, tmp_path / "y.caffemodel", to="caffe")
+    assert not (tmp_path / "y.caffemodel").exists()
+
+
+def test_the_source_is_not_written_over(store: Store) -> None:
+    source = store()
+    held = source.read_bytes()
+    with pytest.raises(UsageError, match="is read or written already"):
+        deeplab_zoo.export(source, source, to="safetensors", layout="isht7")
+    assert source.read_bytes() == held

@@ -1,5 +1,6 @@
 """What a net's text becomes: its inputs, blobs and weights."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,20 @@ def test_a_batch_norm_is_joined_with_its_scale_only_where_no_one_sees_it() -> No
     shape = (1, 3, 1, 1)
     mean, variance = net.n.mean.view(shape), net.n.variance.view(shape)  # type: ignore[union-attr, operator]
     torch.testing.assert_close(everything["n"], (data["data"] - mean) / (variance + 1e-5).sqrt())
+
+
+def test_layers_may_have_any_name() -> None:
+    names = ["blobs", "steps", "forward", "a.b", "a_b", "a[0", "x;y,z", '\\"', "\\n", "", "ü/1x1"]
+    text = given_input(1, 2)
+    for index, name in enumerate(names):
+        bottom = f"t{index - 1}" if index else "data"
+        text += one("PReLU", bottoms=bottom, tops=f"t{index}").replace("'l'", f"'{name}'")
+    net = net_of(text)
+    assert len(net.state_dict()) == len(names)
+    assert "ü/1x1.weight" in net.state_dict()
+    program = torch.export.export(net, ({"data": torch.ones(1, 2)},))
+    held = io.BytesIO()
+    torch.export.save(program, held)
+    held.seek(0)
+    found = torch.export.load(held).module()({"data": -torch.ones(1, 2)})
+    assert found["t10"].tolist() == [[-(0.25**11)] * 2]

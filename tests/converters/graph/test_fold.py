@@ -110,3 +110,12 @@ def test_a_norm_that_gathers_statistics_stays() -> None:
     folded = fold_batch_norm(graph)
     assert len(folded.steps) == 2
     assert folded.training
+
+
+def test_a_folded_net_keeps_its_precision() -> None:
+    text = layer("c", "Convolution", "data", "c", CONV) + layer("n", "BatchNorm", "c", "n", EPS)
+    net = net_of(text).double()
+    image = {"data": torch.randn(2, 4, 9, 7, dtype=torch.float64)}
+    torch.testing.assert_close(
+        fold_batch_norm(net)(image)["n"], net(image)["n"], rtol=1e-12, atol=0
+    )

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from deeplab_zoo.proto import prototxt
+
 from .texts import given_input, net_of, one, run
 
 
@@ -44,3 +46,20 @@ def test_dropout_drops_and_scales_in_the_train_phase_only() -> None:
     dropped = run(text, "TRAIN", data=ones)["out"]
     assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
     assert 0.15 < (dropped == 0).float().mean() < 0.35
+
+
+def test_stages_that_the_file_sets_count_and_are_written_again() -> None:
+    text = (
+        "state { stage: 'deploy' phase: TRAIN }" + given_input(1, 2)
+        + one("AbsVal", "include { stage: 'deploy' not_stage: 'other' }")
+    )  # fmt: skip
+    again = prototxt.format_net(prototxt.parse_net(text, "net"))
+    assert net_of(text).outputs == net_of(again).outputs == ("out",)
+    assert (
+        net_of(text, stages=["other"]).outputs == net_of(text, stages="other").outputs == ("data",)
+    )
+
+
+def test_dropout_of_nothing_changes_nothing() -> None:
+    text = given_input(1, 20) + one("Dropout", "dropout_param { dropout_ratio: 0 }")
+    assert torch.equal(run(text, "TRAIN", data=torch.ones(1, 20))["out"], torch.ones(1, 20))

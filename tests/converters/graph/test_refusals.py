@@ -80,6 +80,7 @@ def test_refused_settings_and_unknown_types_are_one_error() -> None:
         (one("Eltwise", "eltwise_param { operation: MAX coeff: 1 coeff: 2 }", "data data"), "SUM only"),
         (one("Scale", "scale_param { axis: 2 num_axes: 3 }"), "3 axes from axis 2"),
         (one("Log", "log_param { base: 0 }"), "base 0"),
+        (one("Exp", "exp_param { shift: 1000 }"), "shift 1000.0, whose power is beyond"),
         (one("Exp", "exp_param { base: -2 }"), "base -2"),
         (one("Pooling", "pooling_param { pool: AVE kernel_size: 2 }", tops="a b"), "MAX pooling only"),
         (one("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 }"), "random"),

@@ -116,6 +116,25 @@ def test_pooling_follows_caffes_formulas() -> None:
         check_pooling(case, seed)
 
 
+def test_pooling_that_rounds_down_leaves_an_incomplete_window_out() -> None:
+    for seed, (n, k, s, p) in enumerate(sampled(POOLINGS, 25, 2)):
+        count = (n + 2 * p - k) // s + 1
+        settings = f"kernel_size: {k} stride: {s} pad: {p} round_mode: FLOOR"
+        if count < 1:
+            with pytest.raises(MismatchError, match="empty"):
+                net_of("Pooling", settings, n, n)
+            continue
+        x = values(n, n, seed)
+        whole = pooled(x, (n, k, s, p), (n, k, s, p), "MAX")[:, :, :count, :count]
+        check(net_of("Pooling", settings, n, n), x, whole, exact=True)
+
+
+def test_an_empty_window_of_half_precision_has_its_lowest_number() -> None:
+    net = net_of("Pooling", "kernel_size: 1 stride: 2", 4, 4).half()
+    found = net({"data": torch.ones(1, 2, 4, 4).half()})["l"]
+    assert found[0, 0, 2, 2] == torch.finfo(torch.float16).min
+
+
 def test_a_mask_has_the_first_maximum_of_each_window() -> None:
     for seed, (n, k, s, p) in enumerate(sampled(POOLINGS, 60, 1)):
         if pooled_size(n, k, s, p, p) < 1:

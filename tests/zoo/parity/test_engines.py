@@ -211,6 +211,12 @@ def test_a_pycaffe_that_is_missing_says_what_to_build() -> None:
         pycaffe.module()
 
 
+def test_a_folder_called_caffe_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "caffe", ModuleType("caffe"))
+    with pytest.raises(MissingDependencyError, match="set_mode_cpu.*Build Caffe"):
+        pycaffe.module()
+
+
 # Which engine.
 
 

@@ -142,7 +142,8 @@ def test_a_network_of_one_class_is_judged_by_sign_and_has_no_probabilities(toy: 
 
 
 def test_afterwards_each_part_is_in_the_mode_it_was_in(toy: Make) -> None:
-    model = torch.nn.Sequential(toy(), torch.nn.BatchNorm2d(5))
+    model = torch.nn.Sequential(net := toy(), torch.nn.BatchNorm2d(5))
+    model.config = net.config  # type: ignore[assignment]
     model.train()[1].eval()
     with scoring(model):
         assert not model.training

@@ -7,6 +7,7 @@ import pytest
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "demo_densecrf.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's client
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_notebook_runs_and_its_own_checks_hold() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.golden
 @pytest.mark.parametrize(
     "way",
     [
-        {"loss": "ce+lovasz", "steps": 50},
+        pytest.param({"loss": "ce+lovasz", "steps": 50}, marks=pytest.mark.slow),
         {"loss": "ce", "regularizer": "densecrf", "crf_weight": 1e-8, "steps": 15},
     ],
     ids=["ce+lovasz", "densecrf"],

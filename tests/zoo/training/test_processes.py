@@ -90,6 +90,7 @@ def demand_same(one: Path, two: Path) -> None:
         np.testing.assert_allclose(*numbers, rtol=1e-5, atol=1e-6 if numbers[0][1] else 1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_doubled_batch(
     weights: Path, shapes: Path, alone: Path, tmp_path: Path
 ) -> None:

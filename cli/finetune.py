@@ -108,7 +108,7 @@ def finetune(
     config = from_mapping({**_first(recipes), **given})
     refuse_idle(config, given)
     click.echo("loading PyTorch", err=True)
-    from ..zoo.evaluation.processes import place
+    from ..zoo.evaluation.processes import is_first, leave
     from ..zoo.training.job import finetune as run
 
     result = run(
@@ -121,7 +121,9 @@ def finetune(
         progress=counter("scanned"),
         bar=sys.stderr.isatty(),
     )
-    if place()[0] != 0:
+    first = is_first()
+    leave()
+    if not first:
         return  # One process speaks; Lightning kills all if another one ends with a code.
     if result.path is None:
         click.echo(f"Continue: the same command with --resume auto (at {result.step}).", err=True)

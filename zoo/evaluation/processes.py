@@ -39,6 +39,12 @@ def together(device: str = "cpu") -> Iterator[torch.device]:
         distributed.destroy_process_group()
 
 
+def leave() -> None:
+    """End the group of processes, once none waits for another: its threads outlive no exit."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def place() -> tuple[int, int]:
     """Return this process's rank and how many there are."""
     if distributed.is_available() and distributed.is_initialized():

@@ -36,7 +36,7 @@ def together(device: str = "cpu") -> Iterator[torch.device]:
     try:
         yield chosen
     finally:
-        distributed.destroy_process_group()
+        leave()
 
 
 def leave() -> None:

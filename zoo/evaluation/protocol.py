@@ -13,8 +13,8 @@ from typing import Literal
 from torch import Tensor
 
 from ...converters.numerics import Numerics
-from ...proto.errors import MismatchError, UsageError
-from ..models.inference import Network, photos, whole
+from ...proto.errors import UsageError
+from ..models.inference import Network, demand_ids, photos, whole
 from ..models.resampling import resize, scaled
 
 
@@ -220,7 +220,6 @@ def decide(scores: Tensor, wanted: int | None = None, *, by_sign: bool = False) 
         wanted, by_sign = 0, True
     if wanted is not None and by_sign:
         return (scores[:, wanted] > 0).byte()
-    if scores.shape[1] > 256:
-        raise MismatchError(f"scores: {scores.shape[1]} classes, a mask holds 256 at most.")
+    demand_ids("scores", scores.shape[1])
     ids = scores.argmax(1)
     return (ids if wanted is None else ids == wanted).byte()

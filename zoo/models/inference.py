@@ -124,6 +124,12 @@ def whole(model: Network, images: Tensor, numerics: Numerics) -> Tensor:
     return resize(model(padded).float(), size, numerics)[..., :height, :width]
 
 
+def demand_ids(what: str, classes: int) -> None:
+    """Raise `MismatchError` if there are more classes than a mask's bytes hold."""
+    if classes > IDS:
+        raise MismatchError(f"{what}: {classes} classes, a mask holds {IDS} at most.")
+
+
 def predict(model: Network, image: NDArray[np.uint8], numerics: Numerics) -> NDArray[np.uint8]:
     """Segment one photo, RGB (height, width, 3), see `prepare` and `whole`: class ids.
 
@@ -135,8 +141,7 @@ def predict(model: Network, image: NDArray[np.uint8], numerics: Numerics) -> NDA
         The image is none, see `prepare`, or there are more classes than a mask's bytes hold.
 
     """
-    if model.config.classes > IDS:
-        raise MismatchError(f"model: {model.config.classes} classes, a mask holds {IDS} at most.")
+    demand_ids("model", model.config.classes)
     with scoring(model) as device:
         scores = whole(model, prepare(image, numerics).to(device), numerics)[0]
         ids = scores[0] > 0 if len(scores) == 1 else scores.argmax(0)
